@@ -1,0 +1,1 @@
+"""The methods EVA is compared with: one file each, beside one YAML in conf/method/."""

@@ -1,0 +1,15 @@
+"""Full fine-tuning, the reference that every paper reports."""
+
+from eva_bench.adapter import Adapter
+from eva_bench.method import Initialisation, Method, settings
+
+
+@settings
+class Full(Method):
+    """Train every weight of the model, in float32; there is no adapter to export."""
+
+    def initialise(self, bundle, calibration, seed):
+        return Initialisation(factors={})
+
+    def install(self, bundle, start):
+        return Adapter.whole_model(bundle.module)

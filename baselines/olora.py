@@ -1,0 +1,26 @@
+"""OLoRA (Büyükakyüz, arXiv:2406.01775): start from the QR decomposition of the weight."""
+
+import torch
+
+from eva_bench.adapter import Factors, weight_matrix
+from eva_bench.method import Initialisation, Method, settings, target_layers
+
+
+@settings
+class OLoRA(Method):
+    """W0 = Q R, B = Q[:, :r] (orthonormal columns), A = R[:r] (upper trapezoidal), base = W0 - scale * B A.
+
+    Neither a square root nor a division by the scale: with alpha != rank only that fraction of Q_r R_r is
+    taken out of the base and put back by the adapter, so the function is unchanged for every scale.
+    """
+
+    rank: int
+    alpha: float
+    reduces_base = True
+
+    def initialise(self, bundle, calibration, seed):
+        factors = {}
+        for name, layer in target_layers(bundle, self.rank).items():
+            Q, R = torch.linalg.qr(weight_matrix(layer).detach().float())  # (out, k), (k, in)
+            factors[name] = Factors(A=R[: self.rank], B=Q[:, : self.rank], scale=self.alpha / self.rank)
+        return Initialisation(factors=factors)

@@ -1,0 +1,31 @@
+"""SVFit (Sun et al., arXiv:2409.05926): train singular values only, in the fixed basis of the weight."""
+
+from typing import Literal
+
+import torch
+
+from eva_bench.adapter import Factors, weight_matrix
+from eva_bench.method import Initialisation, Method, settings, target_layers
+from eva_bench.svd import truncated_svd
+
+
+@settings
+class SVFit(Method):
+    """W0 + U_r diag(d) V_r^T with d = sigma - sigma0 trained from zero; U_r and V_r fixed.
+
+    The paper's rank could not be read. `rank=full` (every singular value) is what its claim "16 times
+    fewer parameters than LoRA" implies for a square matrix against LoRA of rank 8.
+    """
+
+    rank: int | Literal["full"]
+    svd: Literal["randomised", "exact"]
+    trained = ("s",)
+
+    def initialise(self, bundle, calibration, seed):
+        factors = {}
+        limit = None if self.rank == "full" else self.rank
+        for index, (name, layer) in enumerate(target_layers(bundle, limit).items()):
+            rank = limit or min(layer.weight.shape)
+            U, _, V = truncated_svd(weight_matrix(layer), rank, method=self.svd, seed=seed + index)
+            factors[name] = Factors(A=V, B=U, s=torch.zeros(rank), scale=1.0)
+        return Initialisation(factors=factors)

@@ -1,0 +1,26 @@
+"""The errors a user can cause, each one clear sentence on the terminal and exit code 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend: printed as one sentence, without a traceback, exit code 2."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The training loss became NaN or infinite; the run ends with a `failed` record.
+
+    Attributes:
+        step: optimiser step (counted from 1) at which it happened.
+    """
+
+    def __init__(self, step: int, value: float):
+        super().__init__(f"the training loss is {value} at step {step}")
+        self.step = step
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or an empty string where nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""

@@ -1,0 +1,1 @@
+"""The pocket models: small, pretrained here, committed with a manifest."""

@@ -1,0 +1,1 @@
+"""Generators of the pocket tasks (pure standard library)."""
