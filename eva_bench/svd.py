@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-OVERSAMPLE = 8  # extra columns per block; more buys little once the blocks are kept
+OVERSAMPLE = 16  # extra columns per block; more buys little once the blocks are kept
 ITERATIONS = 3  # blocks after the first; within 2e-4 of the best residual even on nearly flat spectra
 
 

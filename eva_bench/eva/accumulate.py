@@ -1,0 +1,135 @@
+"""The default way: add up second moments or sketches of them until fresh batches bring nothing new."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from eva_bench.eva import collective
+from eva_bench.eva.errors import EvaError
+from eva_bench.eva.inputs import open_batches
+from eva_bench.eva.passes import Passes
+from eva_bench.eva.statistics import SecondMoment, Sketch, Spectrum, Statistic
+from eva_bench.eva.stopping import Trial, check_points
+from eva_bench.eva.subspace import EvaResult, LayerSubspace
+
+EXACT_WIDTH = 256  # up to here `auto` keeps every second moment: no slower than a sketch, and nothing is lost
+
+
+class Accumulation(Passes):
+    """Solvers `exact`, `sketch` and `auto`."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.statistics: dict[str, Statistic] = {}
+        self.trial: Trial | None = None
+        self.batches_seen = 0  # by all processes
+        self.refining = False  # second pass: only sketches still learn
+
+    def result(self) -> EvaResult:
+        self._collect(open_batches(self.batches))
+        if self.settings.second_pass and any(isinstance(s, Sketch) for s in self.statistics.values()):
+            self._refine()
+        kinds = {"sketch" if isinstance(s, Sketch) else "exact" for s in self.statistics.values()}
+        return self.present(self._spectra(), self.batches_seen, "+".join(sorted(kinds)))
+
+    def take(self, leader: str, rows: Tensor) -> None:
+        if leader not in self.statistics:
+            self.statistics[leader] = self._new_statistic(leader, rows)
+        statistic = self.statistics[leader]
+        if self.refining and not isinstance(statistic, Sketch):
+            return
+        rows = rows - statistic.shift
+        statistic.add(rows)
+        if self.trial:
+            self.trial.add(leader, rows)
+
+    def _new_statistic(self, leader: str, rows: Tensor) -> Statistic:
+        center, solver = self.settings.center, self.settings.solver
+        shift = rows.mean(0) if center and len(rows) else rows.new_zeros(rows.shape[1])
+        k = self.components(leader)
+        columns = self.settings.columns or k + max(k, 16)
+        exact = solver == "exact" or (solver == "auto" and len(shift) <= EXACT_WIDTH)
+        if exact or columns >= len(shift):
+            return SecondMoment(shift, center)
+        return Sketch(shift, columns, center, self.settings.seed)
+
+    def _collect(self, source: Iterator) -> None:
+        """Read batches; look at the result now and then; stop when it has settled, at the end or at the cap."""
+        settings = self.settings
+        older: dict[str, LayerSubspace] | None = None
+        older_batches, slope = 0, None  # slope: the gap times the number of batches
+        for point in check_points(settings.max_batches):
+            more = self._read(source, math.ceil(point / collective.processes()) - self.read)
+            if not more or point == settings.max_batches:
+                self.stopped = "cap" if more else "data"
+                break
+            newer = self.subspaces(self._spectra())
+            looked_at = self.batches_seen
+            if older and min(layer.rows for layer in newer.values()) > 0:
+                gain = self._try(source, older, newer)
+                if gain is not None:
+                    slope = gain / (1 / older_batches - 1 / looked_at)
+                    self.gap = slope / self.batches_seen
+            if self.gap is not None and self.gap <= settings.tolerance and self.batches_seen >= settings.min_batches:
+                self.stopped = "tolerance"
+                break
+            for statistic in self.statistics.values():
+                statistic.renew()
+            older, older_batches = newer, looked_at
+        if slope is not None:
+            self.gap = slope / self.batches_seen
+        self.converged = self.gap is not None and self.gap <= settings.tolerance
+
+    def _read(self, source: Iterator, count: int) -> bool:
+        """Read up to `count` batches on each process and merge; whether any process found one at the end."""
+        more = True
+        for _ in range(count):
+            more = more and self.forward(source)
+        return self._merge(more)
+
+    def _merge(self, more: bool) -> bool:
+        """Add up what all processes have read since the last time."""
+        flags = torch.tensor([self.read, self.read > 0, more], dtype=torch.float64, device=self.device)
+        collective.sum_over_processes([flags])
+        batches, readers, alive = flags.tolist()
+        if readers < collective.processes():
+            raise EvaError("the loader of batches is empty" + (" on some process" if readers else ""))
+        self.check_targets()
+        self.batches_seen = int(batches)
+        statistics = list(self.statistics.values())
+        if collective.processes() > 1:
+            shifts = [statistic.shift.clone() for statistic in statistics]
+            collective.share_from_first(shifts)
+            for statistic, shift in zip(statistics, shifts, strict=True):
+                statistic.move(shift)
+            collective.sum_over_processes([statistic.recent for statistic in statistics])
+        for name, statistic in self.statistics.items():
+            statistic.absorb()
+            if not torch.isfinite(statistic.sums).all():
+                raise EvaError(f"the inputs of layer '{name}' contain NaN or infinite values")
+        return alive > 0
+
+    def _spectra(self) -> dict[str, Spectrum]:
+        return {name: statistic.spectrum() for name, statistic in self.statistics.items()}
+
+    def _try(self, source: Iterator, older, newer: dict[str, LayerSubspace]) -> float | None:
+        """Read one more batch per process and compare the two bases on it."""
+        means = {name: statistic.mean() for name, statistic in self.statistics.items()}
+        self.trial = Trial(older, newer, means, self.used_ranks(newer))
+        self._read(source, 1)
+        gain, self.trial = self.trial.gain(), None
+        return gain
+
+    def _refine(self) -> None:
+        """Read the same batches again, now that the sketch's test matrix is nearly right."""
+        for statistic in self.statistics.values():
+            if isinstance(statistic, Sketch):
+                statistic.renew()
+                statistic.sums.zero_()
+        self.refining, again = True, open_batches(self.batches, again=True)
+        count, self.read = self.read, 0
+        self._read(again, count)
+        if self.read < count:
+            raise EvaError("the second pass found fewer batches than the first; give a list or a callable")

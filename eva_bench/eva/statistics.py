@@ -1,0 +1,161 @@
+"""What is remembered about the inputs of a layer: sums that add up over batches and processes.
+
+Products are float32, sums over batches float64. Rows are shifted by the mean of the first batch before anything is
+squared, so that inputs with a large mean lose no digits. All sums lie in one flat vector: two statistics with the same
+shift and test matrix merge by adding the vectors.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Leading eigenpairs of a covariance (or, uncentred, of a second moment).
+
+    `components` (m, in) float64 orthonormal rows, `eigenvalues` (m,) descending, `total_variance` their sum over
+    all directions, `rows` how many rows went in.
+    """
+
+    components: Tensor
+    eigenvalues: Tensor
+    total_variance: float
+    rows: int
+
+
+class Statistic:
+    """Count, sum and sum of squares of shifted rows, and their second moments times a test matrix, (in, columns).
+
+    `add` and `move` work on the sums since the last `absorb`, which are what a process has to share with others.
+
+    Args:
+        shift: (in,) float32, subtracted from every row by the caller; zeros when uncentred.
+        columns: width of the matrix.
+        center: whether eigenvectors are those of the covariance or of the raw second moment.
+    """
+
+    def __init__(self, shift: Tensor, columns: int, center: bool):
+        self.shift, self.columns, self.center = shift, columns, center
+        self.width = shift.numel()
+        self.sums = torch.zeros(2 + self.width * (1 + columns), dtype=torch.float64, device=shift.device)
+        self.recent = torch.zeros_like(self.sums)
+
+    def parts(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Views of a vector of sums: sum of rows (in,) and matrix (in, columns); count and squares come first."""
+        row_sum, matrix = sums[2:].split([self.width, self.width * self.columns])
+        return row_sum, matrix.view(self.width, self.columns)
+
+    def add(self, rows: Tensor) -> None:
+        """Take in shifted rows, (n, in)."""
+        row_sum, matrix = self.parts(self.recent)
+        flat = rows.flatten()
+        self.recent[0] += len(rows)
+        self.recent[1] += torch.dot(flat, flat)
+        row_sum += rows.sum(0)
+        matrix += rows.T @ self.project(rows)
+
+    def move(self, shift: Tensor) -> None:
+        """Express the recent sums as if rows had been shifted by something else."""
+        step = (self.shift - shift).double()  # is added to every row
+        row_sum, matrix = self.parts(self.recent)
+        count = self.recent[0].clone()
+        self.recent[1] += 2 * step @ row_sum + count * step @ step
+        matrix += torch.outer(step, self.project(row_sum + count * step)) + torch.outer(row_sum, self.project(step))
+        row_sum += count * step
+        self.shift = shift
+
+    def absorb(self) -> None:
+        """Make the recent sums part of all."""
+        self.sums += self.recent
+        self.recent.zero_()
+
+    def project(self, rows: Tensor) -> Tensor:
+        """Rows times the test matrix, (n, columns)."""
+        raise NotImplementedError
+
+    def renew(self) -> None:
+        """Improve the test matrix by what is known; nothing to do where there is none."""
+
+    def spectrum(self) -> Spectrum:
+        """Eigenpairs of everything absorbed."""
+        row_sum, matrix = self.parts(self.sums)
+        rows, squares = int(self.sums[0]), self.sums[1]
+        divisor = max(rows - 1, 1) if self.center else max(rows, 1)
+        if self.center and rows:
+            squares = squares - row_sum @ row_sum / rows
+            matrix = matrix - torch.outer(row_sum, self.project(row_sum) / rows)
+        components, values = self.eigenpairs(matrix / divisor)
+        return Spectrum(components, values, float(squares) / divisor, rows)
+
+    def eigenpairs(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Components (m, in) and eigenvalues (m,), descending, of the moments behind the matrix."""
+        raise NotImplementedError
+
+    def mean(self) -> Tensor:
+        """What to subtract from shifted rows before comparing them with components, (in,) float32."""
+        row_sum, _ = self.parts(self.sums)
+        return (row_sum / self.sums[0]).float() if self.center else torch.zeros_like(self.shift)
+
+
+class SecondMoment(Statistic):
+    """Every second moment, (in, in): exact, for narrow layers."""
+
+    def __init__(self, shift: Tensor, center: bool):
+        super().__init__(shift, shift.numel(), center)
+
+    def project(self, rows: Tensor) -> Tensor:
+        return rows
+
+    def eigenpairs(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)  # ascending
+        return vectors.flip(1).T, values.flip(0).clamp_min(0)
+
+
+class Sketch(Statistic):
+    """Second moments times a test matrix, Y = Xᵀ X Ω (in, q): one pass, memory linear in the width.
+
+    The Nyström formula turns Y into the eigenpairs of a rank-q approximation, which is the better the closer Ω is to
+    the leading eigenvectors. `renew` therefore replaces Ω by the current eigenvectors, a power step that costs no
+    second pass: what was seen before is carried over through its approximation.
+    Source: Halko, Martinsson & Tropp 2011, section 5.5 (single pass); Tropp et al. 2017, "Fixed-rank approximation
+    of a positive-semidefinite matrix from streaming data", algorithm 3.
+    """
+
+    def __init__(self, shift: Tensor, columns: int, center: bool, seed: int):
+        super().__init__(shift, columns, center)
+        generator = torch.Generator().manual_seed(seed)
+        start = torch.randn(self.width, columns, generator=generator, dtype=torch.float64)
+        self._set_test(torch.linalg.qr(start).Q.to(shift.device))
+
+    def _set_test(self, test: Tensor) -> None:
+        self.test = test  # (in, q) float64, orthonormal columns
+        self._test_float32 = test.float()
+
+    def project(self, rows: Tensor) -> Tensor:
+        return rows @ (self._test_float32 if rows.dtype == torch.float32 else self.test)
+
+    def renew(self) -> None:
+        _, matrix = self.parts(self.sums)
+        components, values = nystrom(matrix, self.test)
+        self._set_test(components.T.contiguous())
+        matrix.copy_(self.test * values)
+
+    def eigenpairs(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        return nystrom(matrix, self.test)
+
+
+def nystrom(sketch: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenpairs of Y (Ωᵀ Y)⁺ Yᵀ, the best approximation of C that is known from Y = C Ω.
+
+    `sketch` Y and `test` Ω are (in, q) float64, Ω with orthonormal columns. Returns (q, in) and (q,) descending.
+    A small shift of C, taken off again at the end, keeps the Cholesky factor away from singular cores.
+    """
+    nudge = 1e-10 * torch.linalg.matrix_norm(sketch).clamp_min(1e-20)
+    shifted = sketch + nudge * test
+    core = test.T @ shifted  # (q, q)
+    lower = torch.linalg.cholesky((core + core.T) / 2)
+    factor = torch.linalg.solve_triangular(lower, shifted.T, upper=False)  # (q, in)
+    _, singular, components = torch.linalg.svd(factor, full_matrices=False)
+    return components, (singular.square() - nudge).clamp_min(0)
