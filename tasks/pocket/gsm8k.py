@@ -126,7 +126,7 @@ TEMPLATES = (
         "teams",
         "A school has {a} classes of {b} children. {c} children are ill and {d} children visit from another school. "
         "All children form teams of {h}. How many teams are there?",
-        {"a": (2, 8), "b": (4, 14), "c": (1, 20), "d": (1, 20), "h": (2, 9)},
+        {"a": (2, 8), "b": (4, 14), "c": (2, 20), "d": (2, 20), "h": (2, 9)},
         (
             ("e", "a*b", "The school has {eq} children."),
             ("f", "e-c", "Without the ill ones it is {eq} children."),
@@ -164,19 +164,20 @@ def problem_key(template: Template, numbers: dict[str, int]) -> str:
     return f"{template.name} {' '.join(str(numbers[key]) for key in template.ranges)}"
 
 
+def _bucket(key: str) -> int:
+    return hashlib.sha256(key.encode()).digest()[0] % 20
+
+
 def _draw(split: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (key, row) of the split's problems, each key once, from the split's own random stream."""
     rng = random.Random(f"pocket gsm8k {VERSION} {split}")  # a string seed does not depend on hash randomisation
     seen = set()
     while True:
         template = rng.choice(TEMPLATES)
-        numbers = {key: rng.randint(*bounds) for key, bounds in template.ranges.items()}
-        values = _solve(template, numbers)
-        key = problem_key(template, numbers)
-        if values is None or key in seen:
-            continue
-        if hashlib.sha256(key.encode()).digest()[0] % 20 not in _BUCKETS[split]:
-            continue
+        values, key = None, ""
+        while values is None or key in seen or _bucket(key) not in _BUCKETS[split]:
+            numbers = {name: rng.randint(*bounds) for name, bounds in template.ranges.items()}
+            values, key = _solve(template, numbers), problem_key(template, numbers)
         seen.add(key)
         name, friend = rng.sample(_NAMES, 2)
         yield key, _row(template, values, {"name": name, "friend": friend, "thing": rng.choice(_THINGS)})

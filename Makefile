@@ -1,0 +1,51 @@
+# eva-bench. `make` alone, or `make help`, lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help setup run test lint bench fetch tables pretrain select check-tables clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(READY): constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable ".[dev]" --constraint constraints.txt
+	@touch $@
+
+setup: $(READY)  ## Create .venv and install what constraints.txt pins (other targets do it by themselves)
+
+run: $(READY)  ## One run: make run ARGS="method=pissa seed=1" (default method=eva task=gsm8k)
+	$(PY) run.py method=eva task=gsm8k $(ARGS)
+
+test: $(READY)  ## All tests
+	$(PY) -m pytest $(ARGS)
+
+lint: $(READY)  ## Style and common mistakes
+	$(PY) -m ruff check .
+
+tables: $(READY)  ## Tables from the committed records: results/tables
+	$(PY) -m eva_bench.tables $(ARGS)
+
+check-tables: tables  ## Fail if the committed tables are not what the records give
+	git diff --exit-code -- results/tables
+
+bench: $(READY)  ## Speed and memory figures: results/bench (quiet machine, some minutes)
+	$(PY) -m benchmarks.main $(ARGS)
+
+pretrain: $(READY)  ## Make the pocket models again (minutes)
+	$(PY) -m eva_bench.models.pocket.pretrain_language $(ARGS)
+
+select: $(READY)  ## Choose learning rates from stage=tune records: make select ARGS="scale=pocket family=math"
+	$(PY) -m eva_bench.select $(ARGS)
+
+fetch: $(READY)  ## Get data and models, on a machine with network: make fetch TASK=gsm8k SCALE=lite
+	$(PY) -m eva_bench.fetch $(if $(TASK),task=$(TASK)) $(if $(SCALE),scale=$(SCALE)) $(if $(MODEL),model=$(MODEL)) $(if $(DATA),data=$(DATA)) $(ARGS)
+
+clean:  ## Remove what runs left (not records): runs/
+	rm -rf runs

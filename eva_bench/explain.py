@@ -1,0 +1,78 @@
+"""Turn Hydra's and pydantic's errors into one sentence for the person at the keyboard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from eva_bench.errors import did_you_mean
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def options(group: str) -> list[str]:
+    """The choices of a config group, nested ones as `glue/cola`."""
+    base = CONF / group
+    found = (path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.yaml"))
+    return sorted(name for name in found if "_base" not in name)
+
+
+def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> str:
+    """One sentence for an error raised while composing a configuration."""
+    text = f"{error}\n{error.__cause__ or ''}"
+    if match := re.search(r"You must specify '(\w+)'", text):
+        group = match[1]
+        return f"No {group} was chosen: add {group}=<name>. Known: {', '.join(options(group))}."
+    if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        group, name = match[1], match[2]
+        if group == "recipe":
+            scale, _, family = name.partition("/")
+            return f"There is no recipe for task family '{family}' at scale '{scale}' (conf/recipe/{name}.yaml)."
+        known = options(group)
+        return f"Unknown {group} '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}."
+    if match := re.search(r"Could not override '([\w.]+)'", text):
+        return f"Unknown setting '{match[1]}' on the command line.{_similar_keys(match[1])}"
+    if match := re.search(r"In '([^']+)': (?:\w+) raised while composing config:\s*([^\n]+)", text):
+        return f"conf/{match[1]}.yaml: {match[2].strip().rstrip('.')}."
+    if match := re.search(r"Error merging override (\S+)", text):
+        reason = re.search(r"(Value '[^\n]*|[^\n]*could not be converted[^\n]*)", text)
+        return f"Wrong value in '{match[1]}': {reason[1].strip() if reason else 'it does not fit the setting'}."
+    if match := re.search(r"Error parsing override '([^']*)'", text):
+        return f"Cannot read '{match[1]}' on the command line: settings are given as name=value."
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return f"The configuration cannot be composed: {first}"
+
+
+def _similar_keys(dotted: str) -> str:
+    """Near matches among the keys that exist in the YAML files and in the schema."""
+    from dataclasses import fields, is_dataclass
+
+    from eva_bench.spec import Config
+
+    known: set[str] = set()
+    for f in fields(Config):
+        known.add(f.name)
+        section = f.default_factory if callable(f.default_factory) else None
+        if section is not None and is_dataclass(section):
+            known.update(f"{f.name}.{inner.name}" for inner in fields(section))
+    for group in ("method", "task"):
+        for path in (CONF / group).rglob("*.yaml"):
+            known.update(f"{group}.{key}" for key in (yaml.safe_load(path.read_text()) or {}) if key[0] not in "_d")
+    return did_you_mean(dotted, known)
+
+
+def explain_validation_error(error, where: str) -> str:
+    """One sentence for a pydantic ValidationError of a method's or task's values."""
+    parts = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"]) or where
+        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            parts.append(f"unknown key '{name}'")
+        elif item["type"] in ("missing_argument", "missing", "missing_keyword_only_argument"):
+            parts.append(f"no value for '{name}'")
+        else:
+            parts.append(f"{name}={item.get('input')!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+    return f"{where}: {'; '.join(parts)}."

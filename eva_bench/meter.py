@@ -1,0 +1,59 @@
+"""Seconds and peak memory of the phases of a run."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+class Meter:
+    """Collects {phase: {seconds, peak_bytes, device_peak_bytes}}; a phase that runs twice adds up."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        _reset_peak()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            entry = self.phases.setdefault(name, {"seconds": 0.0, "peak_bytes": 0})
+            entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
+            entry["peak_bytes"] = max(entry["peak_bytes"], peak_bytes())
+            if (device := _device_peak()) is not None:
+                entry["device_peak_bytes"] = max(entry.get("device_peak_bytes", 0), device)
+
+
+def _reset_peak() -> None:
+    try:
+        _CLEAR.write_text("5")  # Linux: start a new high-water mark of resident memory
+    except OSError:
+        pass  # elsewhere the mark is that of the whole process
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process since the last reset, in bytes."""
+    try:
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device_peak() -> int | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return torch.cuda.max_memory_allocated()

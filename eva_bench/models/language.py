@@ -1,0 +1,73 @@
+"""Causal language models as bundles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from eva_bench.adapter import is_adaptable
+from eva_bench.errors import UserError
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.provenance import model_folder
+
+
+def load(model: dict[str, Any], path: str | None, device: torch.device | str = "cpu") -> ModelBundle:
+    """Load model and tokenizer from a local folder; never touches the network.
+
+    Raises:
+        UserError: broken checkpoint, or target layers that match nothing.
+    """
+    folder = model_folder(model, path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        module = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, model["dtype"]),
+            attn_implementation=model["attention"],
+            local_files_only=True,
+        )
+    except Exception as error:
+        raise UserError(f"The checkpoint '{folder.name}' cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"The tokenizer of '{folder.name}' has neither a pad nor an end-of-sequence token.")
+    module.eval().to(device)
+    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model["dtype"]}
+    return ModelBundle(module, tokenizer, find_targets(module, model["targets"]), "language", origin=origin)
+
+
+def skeleton(model: dict[str, Any], path: str | None) -> ModelBundle:
+    """The model without weights (meta device): enough to check targets and ranks before loading gigabytes."""
+    folder = model_folder(model, path)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            module = AutoModelForCausalLM.from_config(config)
+    except Exception as error:
+        raise UserError(f"The checkpoint '{folder.name}' cannot be read: {_first_line(error)}") from error
+    return ModelBundle(module, None, find_targets(module, model["targets"]), "language")
+
+
+def find_targets(module: nn.Module, endings: list[str]) -> tuple[str, ...]:
+    """Names of the linear layers whose last part is one of `endings`, in module order.
+
+    Raises:
+        UserError: an ending matches no adaptable layer; names the ones that exist.
+    """
+    linear = [name for name, layer in module.named_modules() if is_adaptable(layer)]
+    last = {name.rpartition(".")[2] for name in linear}
+    if unmatched := [ending for ending in endings if ending not in last]:
+        raise UserError(
+            f"model.targets: {', '.join(unmatched)} matches no linear layer of the model; it has {', '.join(sorted(last))}."
+        )
+    if not endings:
+        raise UserError(f"model.targets is empty; the model has {', '.join(sorted(last))}.")
+    return tuple(name for name in linear if name.rpartition(".")[2] in endings)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

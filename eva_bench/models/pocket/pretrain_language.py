@@ -1,0 +1,181 @@
+"""Pretrain the pocket language model: `python -m eva_bench.models.pocket.pretrain_language`.
+
+Builds the tokenizer, trains a small Llama on generated text and writes weights, tokenizer and manifest into one folder. The same
+versions on the same kind of processor with the same number of threads give the same bytes.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from eva_bench.models.pocket import corpus
+from eva_bench.models.pocket.worlds import COMMON, SENTENCE_STARTS
+
+FOLDER = Path(__file__).parent / "language"
+SPECIAL = ("<|bos|>", "<|eos|>", "<|pad|>")
+LARGEST_NUMBER = 200  # every whole number from 0 to this one is a single token
+VOCABULARY = 2304
+LENGTH = 192  # tokens of a training sequence; documents are packed one behind the other
+SEED = 0
+
+# Words, each with the space before it, numbers of up to three digits, runs of signs, line breaks, other spaces.
+_PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|[\r\n]+|\s+(?!\S)|\s+"
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer: any text is tokenised and decoded without loss."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(_PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    # Numbers and the marks of the tasks' answers come so often that their merges are learnt before all others.
+    certain = [" ".join(map(str, range(LARGEST_NUMBER + 1))), "<< >> ####"] * 5000
+    texts = corpus.first_documents("tokenizer", 20000)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[AddedToken(token, special=True) for token in SPECIAL],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(certain + texts + ["\n".join(SENTENCE_STARTS) + " " + " ".join(COMMON)] * 100, trainer)
+    bos, eos, pad = SPECIAL
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=pad,
+        clean_up_tokenization_spaces=False, model_max_length=1024, padding_side="left",
+    )  # fmt: skip
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Return the untrained model, drawn from the seed."""
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True, initializer_range=0.03,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, stream: str, size: int) -> Iterator[torch.Tensor]:
+    """Yield batches of shape (size, LENGTH): the documents of a stream, packed without gaps."""
+    source, buffer = corpus.documents(stream), []
+    while True:
+        while len(buffer) < size * LENGTH:
+            texts = [next(source) for _ in range(1000)]
+            for ids in tokenizer(texts)["input_ids"]:
+                buffer += [*ids, tokenizer.eos_token_id]
+        yield torch.tensor(buffer[: size * LENGTH]).view(size, LENGTH)
+        buffer = buffer[size * LENGTH :]
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Return the rate of a step: warm-up over 2 %, then a cosine down to 3 % of the peak."""
+    warmup = max(1, steps // 50)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))))
+
+
+@torch.no_grad()
+def held_out_loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n_batches: int = 8) -> float:
+    """Return the mean next-token loss on text the model has not seen."""
+    model.eval()
+    source = batches(tokenizer, "held-out", 32)
+    losses = [model(input_ids=batch, labels=batch).loss.item() for batch, _ in zip(source, range(n_batches))]
+    model.train()
+    return sum(losses) / len(losses)
+
+
+def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, size: int, peak: float) -> float:
+    """Train in place and return the mean loss of the last 50 steps."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=True)
+    losses, started = [], time.perf_counter()
+    for step, batch in zip(range(steps), batches(tokenizer, "train", size)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, peak)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if step % 100 == 99:
+            speed = (time.perf_counter() - started) / (step + 1)
+            mean = sum(losses[-100:]) / 100
+            print(f"step {step + 1}/{steps}  loss {mean:.4f}  {speed:.3f} s/step  left {speed * (steps - step - 1):.0f} s", flush=True)
+    return sum(losses[-50:]) / len(losses[-50:])
+
+
+def write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, facts: dict) -> None:
+    """Save model and tokenizer, and last the manifest with the checksum of every file."""
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    names = sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
+    facts["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def main() -> None:
+    """Pretrain the model and write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--batch", type=int, default=16, help="sequences per step")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.use_deterministic_algorithms(True)
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens in the vocabulary", flush=True)
+    final = train(model, tokenizer, args.steps, args.batch, args.lr)
+    command = f"python -m eva_bench.models.pocket.pretrain_language --steps {args.steps} --batch {args.batch} --lr {args.lr} --threads {args.threads}"
+    facts = {
+        "command": command,
+        "seed": SEED,
+        "data": "generated by eva_bench/models/pocket/corpus.py, stream 'train'",
+        "corpus_version": corpus.VERSION,
+        "corpus_sha256_of_first_20000_documents": corpus.checksum(corpus.first_documents("train", 20000)),
+        "steps": args.steps,
+        "batch_sequences": args.batch,
+        "sequence_tokens": LENGTH,
+        "tokens": args.steps * args.batch * LENGTH,
+        "parameters": model.num_parameters(),
+        "final_loss": round(final, 4),
+        "held_out_loss": round(held_out_loss(model, tokenizer), 4),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+        },
+    }
+    write(args.out, model, tokenizer, facts)
+    print(f"held-out loss {facts['held_out_loss']}, written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The story of one run, read top to bottom: check, load, score, initialise, train, score again, export."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from pydantic import ValidationError
+
+from eva_bench import cache, models, train
+from eva_bench.adapter import Adapter
+from eva_bench.checkpoint import StopSignal
+from eva_bench.errors import UserError
+from eva_bench.explain import explain_validation_error
+from eva_bench.export import export_adapter
+from eva_bench.method import Method, target_layers
+from eva_bench.meter import Meter
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.progress import Bar, say
+from eva_bench.provenance import data_names
+from eva_bench.spec import RunSpec, fingerprint, stream_seed
+from eva_bench.task import Calibration, Task, mean_loss
+from eva_bench.tracking import Tracker
+from tasks.sources import load_rows
+
+
+@dataclass
+class Run:
+    """One run on its way: what it is, where it works, and what is known so far for its record."""
+
+    spec: RunSpec
+    method: Method
+    task: Task
+    tracker: Tracker
+    stop: StopSignal
+    meter: Meter = field(default_factory=Meter)
+    facts: dict[str, Any] = field(default_factory=dict)  # fields of the record
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.spec.options["runs_dir"]) / self.spec.run_id
+
+    @property
+    def caches(self) -> Path:
+        return Path(self.spec.options["runs_dir"]) / "cache"
+
+
+def build(values: dict[str, Any], where: str):
+    """A method or task from its YAML values. Raises UserError for unknown keys and wrong types."""
+    values = dict(values)
+    kind = get_class(values.pop("_target_"))
+    if where == "method":
+        values.pop("name")
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise UserError(explain_validation_error(error, where)) from error
+
+
+def prepare(spec: RunSpec, stop: StopSignal) -> Run:
+    """Build the parts and refuse, before anything expensive, what cannot work. Raises UserError."""
+    method, task = build(spec["method"], "method"), build(spec["task"], "task")
+    skeleton = models.skeleton(spec["model"], spec.options["model_path"])
+    rank = getattr(method, "rank", None)
+    target_layers(skeleton, rank if isinstance(rank, int) else None)
+    tracker = Tracker(spec.options["tracking"], Path(spec.options["runs_dir"]) / spec.run_id)
+    return Run(spec, method, task, tracker, stop)
+
+
+def execute(run: Run) -> None:
+    """Everything between a checked specification and a finished record; fills `run.facts`."""
+    spec, meter = run.spec, run.meter
+    _seed_everything(spec)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "spec.json").write_text(spec.to_json() + "\n")
+
+    with meter.phase("load"):
+        bundle = models.load(spec["model"], spec.options["model_path"], _device())
+        train_rows, eval_rows = _rows(run)
+        data = run.task.train_data(train_rows, bundle, spec["data"], spec["train"])
+        run.facts |= {"model": bundle.origin | spec["identity"]["model"], "data": data.facts}
+    run.tracker.start(spec.run_id, spec.values, f"{spec['scale']['name']}/{spec['task']['name']}")
+
+    with meter.phase("eval_before"):
+        run.facts["metrics_before"] = _score_before(run, bundle, eval_rows)
+    say(f"before training: {_show(run, run.facts['metrics_before'])}")
+
+    with meter.phase("init"):
+        adapter = _initialise(run, bundle, data)
+    say(
+        f"{spec['method']['name']}: {adapter.trainable_parameters():,} trainable parameters"
+        + (f" in {len(adapter.layers)} layers" if adapter.layers else "")
+        + f", start found in {meter.phases['init']['seconds']:.1f} s"
+    )
+
+    with meter.phase("train"):
+        _train(run, bundle, adapter, data)
+
+    with meter.phase("eval"), adapter.merged():
+        run.facts["metrics"] = _evaluate(run, bundle, eval_rows, run.folder / "samples.jsonl", "after training")
+    _export(run, bundle, adapter)
+
+
+def _rows(run: Run) -> tuple[list[dict], list[dict]]:
+    """Training and evaluation rows; for stage=tune the latter are validation rows that training never sees."""
+    spec = run.spec
+    root, data = spec.options["data_root"], spec["data"]
+    train_name, eval_name = data_names(spec.values)
+    rows = load_rows(train_name, "train", root)
+    if spec["stage"] == "final":
+        held_out = load_rows(eval_name, "test", root)
+    elif data["source"] == "pocket":
+        held_out = load_rows(eval_name, "validation", root)
+    elif 0 < data["holdout"] < len(rows):
+        rows, held_out = rows[: -data["holdout"]], rows[-data["holdout"] :]
+    else:
+        raise UserError(f"stage=tune needs data.holdout between 1 and {len(rows) - 1}: rows kept aside from training.")
+    return rows, held_out[: spec["eval"]["limit"]]
+
+
+def _score_before(run: Run, bundle: ModelBundle, rows: list[dict]) -> dict[str, float]:
+    """The untouched model's score, shared by all methods and seeds that start from it."""
+    v = run.spec.values
+    parts = {name: v[name] for name in ("task", "eval", "eval_data", "model", "stage", "protocol")}
+    key = fingerprint(parts | {"model_sha256": v["identity"]["model"], "data": v["data"]})[:16]
+    folder = run.caches / "before" / f"{v['task']['name'].replace('/', '_')}-{key}"
+    stored = folder / "metrics.json"
+    run.facts.setdefault("reused", {})["eval_before"] = stored.exists()
+    if stored.exists():
+        return json.loads(stored.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = _evaluate(run, bundle, rows, folder / f"samples.{os.getpid()}.jsonl", "before training")
+    (folder / f"samples.{os.getpid()}.jsonl").replace(folder / "samples.jsonl")
+    temporary = stored.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(metrics))
+    temporary.replace(stored)
+    return metrics
+
+
+def _evaluate(run: Run, bundle: ModelBundle, rows: list[dict], samples_file: Path, title: str) -> dict[str, float]:
+    """Answers scored, and the loss on the reference answers."""
+    settings = run.spec["eval"] | {"chunk": run.spec.options["chunk"]}
+    with Bar(f"answers {title}") as bar:
+        samples = run.task.evaluate(bundle, rows, settings, samples_file, bar)
+    references = run.task.reference_examples(rows, bundle, run.spec["data"]["max_length"])
+    loss = mean_loss(run.task, bundle, references, settings["batch_size"])
+    return run.task.score(samples) | {"reference_loss": loss, "samples": len(samples)}
+
+
+def _initialise(run: Run, bundle: ModelBundle, data) -> Adapter:
+    """The start from the cache or from the method, put into the model."""
+    spec = run.spec
+    file = run.caches / "init" / f"{spec.init_id}.safetensors"
+    start = cache.load_initialisation(file)
+    run.facts["reused"]["init"] = start is not None
+    if start is None:
+        seed = stream_seed(spec["seed"], "calibration_order")
+        calibration = Calibration(run.task, bundle, data.examples, spec["calibration"]["batch_size"], seed)
+        start = run.method.initialise(bundle, calibration, stream_seed(spec["seed"], "initialisation"))
+        if start.factors:
+            cache.save_initialisation(file, start)
+    adapter = run.method.install(bundle, start)
+    run.facts |= {
+        "initialisation": start.facts,
+        "ranks": adapter.ranks(),
+        "trainable_parameters": adapter.trainable_parameters(),
+    }
+    return adapter
+
+
+def _train(run: Run, bundle: ModelBundle, adapter: Adapter, data) -> None:
+    """Train, or take the weights that another run with the same training left."""
+    spec = run.spec
+    finished = run.caches / "train" / f"{spec.train_id}.safetensors"
+    found = cache.load_tensors(finished)
+    run.facts["reused"]["train"] = found is not None
+    if found is not None:
+        tensors, facts = found
+        adapter.load_state_dict(tensors)
+    else:
+        checkpoint_file = run.caches / "train" / f"{spec.train_id}.checkpoint"
+        with Bar("training") as bar:
+            run.stop.deferred = True
+            try:
+                result = train.fit(
+                    bundle, adapter, run.method, run.task, data.examples, spec["train"], spec["seed"],
+                    checkpoint_file=checkpoint_file, checkpoint_minutes=spec.options["checkpoint_minutes"],
+                    stop=run.stop, progress=bar, log=run.tracker.log,
+                )  # fmt: skip
+            finally:
+                run.stop.deferred = False
+        facts = {"steps": result.steps, "tokens": result.tokens, "resumed": result.resumed, "curve": train.thin(result.curve)}
+        cache.save_tensors(finished, adapter.state_dict(), facts)
+        checkpoint_file.unlink(missing_ok=True)
+    run.facts |= facts
+
+
+def _export(run: Run, bundle: ModelBundle, adapter: Adapter) -> None:
+    """Stock PEFT LoRA for every method with low-rank layers; the whole checkpoint for full fine-tuning."""
+    base = run.spec["model"]["hub_id"] or run.spec["identity"]["model"]["checkpoint"]
+    if adapter.layers:
+        factors = run.method.export(adapter)
+        size = export_adapter(run.folder / "adapter", factors, bundle.module, bundle.kind, bundle.head, base)
+    else:
+        bundle.module.save_pretrained(run.folder / "model")
+        bundle.processor.save_pretrained(run.folder / "model")
+        size = sum(file.stat().st_size for file in (run.folder / "model").glob("*.safetensors"))
+    run.facts["adapter_bytes"] = size
+
+
+def _show(run: Run, metrics: dict[str, float]) -> str:
+    """The primary metric and the loss, for the terminal."""
+    value = metrics[run.task.primary]
+    return f"{run.task.primary} {100 * value:.1f} %, loss on the reference answers {metrics['reference_loss']:.3f}"
+
+
+def _seed_everything(spec: RunSpec) -> None:
+    """Same specification, same machine: same bytes."""
+    torch.set_num_threads(spec.options["threads"] or os.cpu_count() or 1)
+    torch.manual_seed(stream_seed(spec["seed"], "generation"))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+

@@ -1,0 +1,63 @@
+"""What a person sees while a run works: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """One plain line to standard output."""
+    console.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """One line to standard error; nothing stops."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+class Bar:
+    """Progress of one phase. On a terminal a bar; elsewhere a line every tenth of the work or every minute."""
+
+    def __init__(self, title: str):
+        self.title = title
+        self.start = self.last_line = time.monotonic()
+        self.tenth = 0
+        self.progress: Progress | None = None
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        if console.is_terminal:
+            self._draw(done, total, note)
+        else:
+            self._print(done, total, note)
+
+    def _draw(self, done: int, total: int, note: str) -> None:
+        if self.progress is None:
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            self.progress = Progress(*columns, console=console)
+            self.progress.start()
+            self.task = self.progress.add_task(self.title, total=total, note=note)
+        self.progress.update(self.task, completed=done, total=total, note=note)
+
+    def _print(self, done: int, total: int, note: str) -> None:
+        now, tenth = time.monotonic(), 10 * done // max(total, 1)
+        if tenth > self.tenth or now - self.last_line > 60 or done == total:
+            speed = done / max(now - self.start, 1e-9)
+            say(f"{self.title}: {done}/{total}  {note}  {speed:.1f}/s, {max(total - done, 0) / max(speed, 1e-9):.0f} s left")
+            self.tenth, self.last_line = tenth, now
+
+    def close(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

@@ -1,0 +1,153 @@
+"""Where things come from: identities of models and data, code version, packages, hardware. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from eva_bench.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+POCKET_MODELS = ROOT / "eva_bench" / "models" / "pocket"
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "hydra-core", "numpy", "safetensors", "tokenizers")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cached_sha256(path: Path, runs_dir: str) -> str:
+    """SHA-256 of a large file, remembered by path, size and modification time."""
+    cache_file = Path(runs_dir) / "cache" / "digests.json"
+    stat = path.stat()
+    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    try:
+        known = json.loads(cache_file.read_text())
+    except (OSError, ValueError):
+        known = {}  # absent or damaged: computed again
+    if key not in known:
+        known[key] = sha256_of(path)
+        try:
+            cache_file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = cache_file.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(known))
+            temporary.replace(cache_file)
+        except OSError:
+            pass  # only a cache: a read-only folder costs time, not the run
+    return known[key]
+
+
+def model_folder(model: dict[str, Any], explicit_path: str | None) -> Path:
+    """The local folder that holds a model's files.
+
+    Order: model.path, a checkpoint the package carries, `data/models/<hub id>`, the Hugging Face cache.
+
+    Raises:
+        UserError: not on this machine; names the command that gets it.
+    """
+    if explicit_path and not explicit_path.startswith("pocket:"):
+        folder = Path(explicit_path).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"model.path={explicit_path} is not a folder.")
+        if not (folder / "config.json").is_file():
+            raise UserError(f"model.path={explicit_path} is not a Hugging Face checkpoint: it has no config.json.")
+        return folder
+    if explicit_path:
+        return POCKET_MODELS / explicit_path.removeprefix("pocket:")
+    mirror = ROOT / "data" / "models" / model["hub_id"]
+    if (mirror / "config.json").is_file():
+        return mirror
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model["hub_id"], "config.json", revision=model["revision"])
+    if isinstance(found, str):
+        return Path(found).parent
+    raise UserError(
+        f"Model {model['hub_id']} is not on this machine. Get it where there is network: "
+        f"make fetch MODEL={model['name']} (or give a local checkpoint: model.path=<folder>)."
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """config, tokenizer and weights: everything in a checkpoint that can change a number."""
+    patterns = ("config.json", "tokenizer*", "*.safetensors", "*.model", "vocab.*", "merges.txt")
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+
+
+def model_identity(plain: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """What the weights are: one digest over all files of the checkpoint."""
+    folder = model_folder(plain["model"], options["model_path"])
+    files = weight_files(folder)
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise UserError(f"The checkpoint '{folder.name}' has no *.safetensors file with weights.")
+    listing = {path.name: cached_sha256(path, options["runs_dir"]) for path in files}
+    digest = hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
+    return {"checkpoint": folder.name, "sha256": digest}
+
+
+def data_names(plain: dict[str, Any]) -> tuple[str, str]:
+    """Manifest names of the training and the evaluation data."""
+    if plain["data"]["source"] == "pocket":
+        return plain["data"]["pocket_train"], plain["task"]["pocket"]
+    return plain["data"]["train"], plain["task"]["dataset"]
+
+
+def data_identity(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Name and checksums of a data set; for a generator the checksum of the rows it makes."""
+    from tasks.sources import entry, local_file
+
+    info = entry(name)
+    if "generator" in info:
+        return {"name": name, "sha256": importlib.import_module(info["generator"]).fingerprint()}
+    found, pinned = {}, True
+    for split, facts in info["splits"].items():
+        found[split] = cached_sha256(local_file(name, split, options["data_root"]), options["runs_dir"])
+        pinned &= facts.get("sha256") in (None, found[split])
+    return {"name": name, "revision": info["revision"], "sha256": found, "as_pinned": pinned}
+
+
+def code_version() -> dict[str, Any]:
+    """Commit and whether files differ from it, if this is a git checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--", "eva_bench", "baselines", "tasks", "conf", "run.py")
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def package_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware() -> dict[str, Any]:
+    """Kind of machine, never its name. Imports torch only where it is loaded already."""
+    import sys
+
+    facts: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        facts["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            facts["gpu"] = torch.cuda.get_device_name()
+            facts["gpus"] = torch.cuda.device_count()
+    return facts

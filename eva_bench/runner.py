@@ -1,0 +1,129 @@
+"""One cell from command line to record: reuse, claim, run, and a record whatever happens."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+from eva_bench.errors import NonFiniteLoss, UserError
+from eva_bench.progress import say
+from eva_bench.provenance import code_version, hardware, package_versions
+from eva_bench.record import Record
+from eva_bench.spec import RunSpec
+from eva_bench.store import Busy, Store
+from eva_bench.summary import introduction, summary
+
+EXIT_CODES = {"ok": 0, "skipped": 0, "failed": 1, "interrupted": 130}
+
+
+def run_cell(spec: RunSpec) -> int:
+    """Run one specification, unless its record is there already; returns the exit code.
+
+    Raises:
+        UserError: the specification cannot work; nothing was recorded.
+    """
+    say(introduction(spec))
+    store = Store(spec.options["results_dir"])
+    store.check_writable()
+    if _is_done(store, spec):
+        return 0
+    try:
+        with store.claim(spec.run_id, spec.options["wait"], lambda: say("waiting: another process runs this cell")):
+            if _is_done(store, spec):  # finished by the process we waited for
+                return 0
+            return _run_claimed(spec, store)
+    except Busy:
+        say("another process runs this cell; left to it (wait=false)")
+        return 0
+
+
+def _is_done(store: Store, spec: RunSpec) -> bool:
+    record = store.read(spec.run_id)
+    if record is None or record.status != "ok" or spec.options["force"]:
+        return False
+    say("already done: nothing is computed again (force=true runs it anew)")
+    say(summary(record, spec, store.path(spec.run_id)))
+    return True
+
+
+def _run_claimed(spec: RunSpec, store: Store) -> int:
+    _offline()
+    from eva_bench import pipeline  # imports torch
+    from eva_bench.checkpoint import Interrupted, StopSignal
+
+    with StopSignal() as stop:
+        run, status, error = None, "ok", None
+        try:
+            run = pipeline.prepare(spec, stop)
+            pipeline.execute(run)
+        except UserError:
+            raise
+        except Interrupted as reason:
+            status, error = "interrupted", f"interrupted {reason}"
+        except NonFiniteLoss as reason:
+            status, error = "failed", str(reason)
+        except Exception as reason:
+            status, error = "failed", f"{type(reason).__name__}: {reason}"
+            _keep_traceback(spec)
+        if run is None:
+            return EXIT_CODES[status]
+        record = make_record(spec, run, status, error)
+        path = store.write(record)
+        run.tracker.finish(record)
+    say(summary(record, spec, path, run.tracker.where))
+    return EXIT_CODES[status]
+
+
+def make_record(spec: RunSpec, run, status: str, error: str | None) -> Record:
+    """The record of a run as far as it came."""
+    v = spec.values
+    return Record(
+        run_id=spec.run_id,
+        train_id=spec.train_id,
+        init_id=spec.init_id,
+        status=status,
+        scale=v["scale"]["name"],
+        task=v["task"]["name"],
+        method=v["method"]["name"],
+        seed=v["seed"],
+        spec=v,
+        origins=spec.origins,
+        costs=run.meter.phases,
+        code=code_version(),
+        packages=package_versions(),
+        hardware=hardware(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        error=_without_paths(error),
+        **run.facts,
+    )
+
+
+def _without_paths(error: str | None) -> str | None:
+    """Error texts often quote absolute paths; records never do."""
+    if error is None:
+        return None
+    for secret, shown in ((str(Path.cwd()), "."), (str(Path.home()), "~")):
+        error = error.replace(secret, shown)
+    return error[:2000]
+
+
+def _keep_traceback(spec: RunSpec) -> None:
+    text = traceback.format_exc()
+    print(text, file=sys.stderr)
+    folder = Path(spec.options["runs_dir"]) / spec.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "error.txt").write_text(text)
+
+
+def _offline() -> None:
+    """A run never downloads by surprise: what is missing is named, with the command that gets it."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars would tear ours apart

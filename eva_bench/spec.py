@@ -1,0 +1,293 @@
+"""The specification of a run: typed schema, two-pass composition, fingerprints. Never imports torch.
+
+Hydra picks scale, task, method and model; which recipe (and which tuned values) belong to them depends on
+the task's family, which only the composed task knows. So composition runs twice: once to learn scale,
+family and method, and once with `recipe=<scale>/<family>` and, if there is one,
+`tuned=<scale>/<family>/<method>` in front of the user's own overrides, which therefore win.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from eva_bench.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+
+# Raised by hand whenever a change of the code changes numbers: old records then count as stale.
+PROTOCOL = 1
+
+
+@dataclass
+class ScaleConfig:
+    name: str = MISSING
+    title: str = MISSING  # what a run at this scale is, one line on the terminal
+    hint: str = MISSING  # how to run the next bigger thing
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING
+    kind: str = MISSING  # language | classifier | vision | decision
+    hub_id: str | None = None
+    revision: str | None = None
+    path: str | None = None  # a local checkpoint; `pocket:<name>` is one that the package carries
+    targets: list[str] = MISSING  # last parts of the names of the adapted layers
+    dtype: str = "float32"
+    attention: str = "sdpa"
+
+
+@dataclass
+class DataConfig:
+    root: str | None = None  # folder of local data sets; where it lies does not enter a fingerprint
+    source: str = MISSING  # pocket | hub
+    train: str = MISSING  # entry of tasks/manifest.yaml used where source=hub
+    pocket_train: str | None = None  # entry used where source=pocket
+    holdout: int = 0  # training rows kept aside for stage=tune where a data set has no validation split
+    max_length: int = MISSING  # tokens
+    too_long: str = "truncate"  # truncate | drop
+
+
+@dataclass
+class AdapterConfig:
+    rank: int = MISSING
+    alpha: float = MISSING
+
+
+@dataclass
+class CalibrationConfig:
+    batch_size: int = MISSING
+
+
+@dataclass
+class TrainConfig:
+    lr: float = MISSING
+    steps: int | None = None  # optimiser steps; overrides epochs
+    epochs: float | None = None
+    batch_size: int = MISSING  # examples of one optimiser step, over all processes
+    micro_batch_size: int = MISSING  # examples of one forward pass
+    schedule: str = MISSING  # constant | linear | cosine
+    warmup_ratio: float = MISSING
+    weight_decay: float = MISSING
+    clip_norm: float = 1.0
+    precision: str = "float32"  # float32 | bf16 | fp16 (autocast)
+    loss_on_prompt: bool = False
+    checkpoint_minutes: float = 10.0
+
+
+@dataclass
+class EvalConfig:
+    batch_size: int = MISSING
+    limit: int | None = None  # first rows only; part of the fingerprint
+    max_new_tokens: int = MISSING
+    chunk: int = 512  # rows after which samples are on disk, so that an evaluation can continue
+
+
+@dataclass
+class TrackingConfig:
+    mode: str = "auto"  # auto: online if logged in, otherwise offline | online | offline | off
+    project: str = "eva-bench"
+
+
+@dataclass
+class Config:
+    """Everything that `run.py` understands. Unknown keys are refused, here and in every YAML."""
+
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    task: Any = MISSING
+    method: Any = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+    stage: str = "final"  # tune: train without, and score on, validation data | final: score on test data
+    results_dir: str = "results"
+    runs_dir: str = "runs"
+    threads: int | None = None  # CPU threads; null: as many as cores
+    wait: bool = True  # wait for another process that runs the same cell, instead of leaving
+    force: bool = False  # run again although an ok record exists (the old one is kept beside it)
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+# Keys that say where and how to run, but cannot change a number.
+NOT_IN_FINGERPRINT = ("data.root", "model.path", "train.checkpoint_minutes", "eval.chunk")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What determines the numbers of a run, as plain Python; and, apart from it, where to put things.
+
+    Attributes:
+        values: scale, task, method, model, data, adapter, calibration, train, eval, seed, stage, and the
+            identities (checksums) of model and data.
+        options: results_dir, runs_dir, tracking, threads, paths: never part of a fingerprint.
+        origins: which values came from the command line and which from a tuned file.
+    """
+
+    values: dict[str, Any]
+    options: dict[str, Any]
+    origins: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, section: str) -> Any:
+        return self.values[section]
+
+    @property
+    def init_id(self) -> str:
+        names = ("protocol", "stage", "model", "data", "method", "adapter", "calibration", "seed", "identity")
+        return fingerprint({name: self.values[name] for name in names} | {"format": self.values["task"]["format"]})
+
+    @property
+    def train_id(self) -> str:
+        return fingerprint({"init": self.init_id, "train": self.values["train"]})
+
+    @property
+    def run_id(self) -> str:
+        v = self.values
+        parts = {"train": self.train_id, "task": v["task"], "eval": v["eval"], "eval_data": v["eval_data"]}
+        digest = fingerprint(parts | {"scale": v["scale"]["name"]})
+        name = f"{v['task']['name']}-{v['method']['name']}-{v['scale']['name']}-s{v['seed']}".replace("/", "_")
+        return f"{name}-{digest[:10]}"
+
+    def to_json(self) -> str:
+        return json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunSpec:
+        return cls(**json.loads(text))
+
+
+def fingerprint(content: Any) -> str:
+    """SHA-256 of canonical JSON: independent of key order, process and platform."""
+    text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """1 and 1.0 are the same setting whether typed on the command line or read from YAML."""
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """A seed for one named random stream (data order, initialisation, ...), derived from the run's seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:6], "big")
+
+
+def compose_spec(overrides: Sequence[str]) -> RunSpec:
+    """Compose and validate a run from command-line overrides.
+
+    Raises:
+        UserError: unknown option or key, wrong type, missing choice; one clear sentence.
+    """
+    first = _compose(overrides)
+    scale, family = first.scale.name, first.task.family
+    method = first.hydra.runtime.choices.method
+    extra = [] if _chosen(overrides, "recipe") else [f"recipe={scale}/{family}"]
+    tuned = f"{scale}/{family}/{method}"
+    if (CONF / "tuned" / f"{tuned}.yaml").exists() and not _chosen(overrides, "tuned"):
+        extra.append(f"tuned={tuned}")
+    config = _compose([*extra, *overrides])
+    return _to_spec(config, method, list(overrides), extra)
+
+
+def _chosen(overrides: Sequence[str], group: str) -> bool:
+    return any(item.split("=")[0] == group for item in overrides)
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    from eva_bench.explain import explain_hydra_error  # only needed when something is wrong
+
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return compose("config", list(overrides), return_hydra_config=True)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", list(overrides), return_hydra_config=True)
+    except Exception as error:
+        raise UserError(explain_hydra_error(error, overrides)) from error
+
+
+def _to_spec(config: DictConfig, method: str, overrides: list[str], extra: list[str]) -> RunSpec:
+    from eva_bench.provenance import data_identity, data_names, model_identity, sha256_of
+
+    with_hydra = OmegaConf.masked_copy(config, [f.name for f in fields(Config)])
+    if missing := sorted(OmegaConf.missing_keys(with_hydra)):
+        raise UserError(f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line.")
+    plain = OmegaConf.to_container(with_hydra, resolve=True)  # no config node travels further than this
+    plain["method"] = {"name": method} | plain["method"]
+    if plain["data"]["root"]:
+        plain["data"]["source"] = "hub"
+    options = {key: plain.pop(key) for key in ("results_dir", "runs_dir", "tracking", "threads", "wait", "force")}
+    for dotted in NOT_IN_FINGERPRINT:
+        section, key = dotted.split(".")
+        options[key if section != "data" and section != "model" else f"{section}_{key}"] = plain[section].pop(key)
+    _check_values(plain)
+    plain["protocol"] = PROTOCOL
+    train_name, eval_name = data_names(plain)
+    plain["identity"] = {"model": model_identity(plain, options), "data": data_identity(train_name, options)}
+    plain["eval_data"] = data_identity(eval_name, options)
+    if "harness" in plain["task"]:  # prompts and answer extraction change numbers too
+        harness = ROOT / "tasks" / "lm_eval" / f"{plain['task']['harness']}.yaml"
+        plain["eval_data"]["harness_sha256"] = sha256_of(harness)
+    tuned = [item.split("=", 1)[1] for item in extra if item.startswith("tuned=")]
+    return RunSpec(plain, options, {"command_line": _without_paths(overrides), "tuned": tuned})
+
+
+def _without_paths(overrides: list[str]) -> list[str]:
+    """Records keep the user's overrides, but never a path of the user's machine."""
+    hidden = ("data.root", "model.path", "results_dir", "runs_dir")
+    return [re.sub(r"=.*", "=<path>", item) if item.split("=")[0] in hidden else item for item in overrides]
+
+
+CHOICES = {
+    "train.schedule": ("constant", "linear", "cosine"),
+    "train.precision": ("float32", "bf16", "fp16"),
+    "data.source": ("pocket", "hub"),
+    "data.too_long": ("truncate", "drop"),
+    "model.dtype": ("float32", "bfloat16", "float16"),
+    "stage": ("tune", "final"),
+}
+POSITIVE = ("train.lr", "train.batch_size", "train.micro_batch_size", "data.max_length", "adapter.rank",
+            "calibration.batch_size", "eval.batch_size", "eval.max_new_tokens")  # fmt: skip
+
+
+def _check_values(plain: dict[str, Any]) -> None:
+    def get(dotted: str) -> Any:
+        section, _, key = dotted.partition(".")
+        return plain[section][key] if key else plain[section]
+
+    for dotted, allowed in CHOICES.items():
+        if get(dotted) not in allowed:
+            raise UserError(f"{dotted}={get(dotted)} is not one of {', '.join(allowed)}.")
+    for dotted in POSITIVE:
+        if not get(dotted) > 0:
+            raise UserError(f"{dotted}={get(dotted)} must be greater than 0.")
+    train = plain["train"]
+    if train["steps"] is None and train["epochs"] is None:
+        raise UserError("Give train.steps or train.epochs: how long should training be?")
+    if train["batch_size"] % train["micro_batch_size"]:
+        raise UserError(
+            f"train.batch_size={train['batch_size']} is not a multiple of "
+            f"train.micro_batch_size={train['micro_batch_size']}."
+        )

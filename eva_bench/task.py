@@ -1,0 +1,103 @@
+"""What a task is: rows made into examples, a loss, an evaluation that keeps every sample, a pure score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from eva_bench.method import settings
+from eva_bench.models.bundle import ModelBundle
+
+Example = dict[str, list[int]]
+Batch = dict[str, Tensor]
+
+
+@dataclass
+class TrainData:
+    """Encoded training examples and facts about them for the record (rows, truncated, dropped)."""
+
+    examples: list[Example]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@settings
+class Task:
+    """Base class; values live in `conf/task/<name>.yaml`.
+
+    Attributes:
+        kind: which ModelBundle it needs.
+        primary: the metric shown first.
+        dataset, pocket: manifest names of the real rows and of the generated stand-in.
+        format: how a row becomes text; part of the initialisation's fingerprint.
+    """
+
+    name: str
+    family: str
+    primary: str
+    dataset: str
+    pocket: str
+    format: dict[str, Any]
+    kind: ClassVar[str] = "language"
+
+    def train_data(self, rows: Sequence[dict], bundle: ModelBundle, data: dict, train: dict) -> TrainData:
+        """Encode training rows. Raises UserError for rows that cannot be used, naming them."""
+        raise NotImplementedError
+
+    def collate(self, examples: Sequence[Example], bundle: ModelBundle) -> Batch:
+        """A padded batch of tensors on the model's device."""
+        raise NotImplementedError
+
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        """Loss summed over what is predicted, and the count it is divided by later."""
+        raise NotImplementedError
+
+    def loss_count(self, example: Example) -> int:
+        """How many predictions of one example enter the loss."""
+        raise NotImplementedError
+
+    def evaluate(
+        self, bundle: ModelBundle, rows: Sequence[dict], evaluation: dict, samples_file: Path, progress: Callable
+    ) -> list[dict]:
+        """Answer every row, one JSON line per row in `samples_file`; continues after the last complete line."""
+        raise NotImplementedError
+
+    def score(self, samples: Sequence[dict]) -> dict[str, float]:
+        """Metrics (fractions 0-1) from samples alone."""
+        raise NotImplementedError
+
+
+class Calibration:
+    """Re-creatable batches of training inputs, in a fixed random order, for data-driven initialisation.
+
+    Iterating again yields the same batches again; each is a dict of tensors (input_ids, attention_mask, labels).
+    """
+
+    def __init__(self, task: Task, bundle: ModelBundle, examples: list[Example], batch_size: int, seed: int):
+        self.task, self.bundle, self.examples, self.batch_size = task, bundle, examples, batch_size
+        generator = torch.Generator().manual_seed(seed)
+        self.order = torch.randperm(len(examples), generator=generator).tolist()
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.order), self.batch_size):
+            indices = self.order[start : start + self.batch_size]
+            yield self.task.collate([self.examples[i] for i in indices], self.bundle)
+
+
+def mean_loss(task: Task, bundle: ModelBundle, examples: Iterable[Example], batch_size: int) -> float:
+    """Loss per predicted token over examples, without gradients."""
+    examples = sorted(examples, key=lambda example: len(example["input_ids"]))  # little padding
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(examples), batch_size):
+            batch = task.collate(examples[start : start + batch_size], bundle)
+            loss_sum, n = task.loss(bundle.module, batch)
+            total, count = total + float(loss_sum), count + n
+    return total / max(count, 1)

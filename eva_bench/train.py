@@ -1,0 +1,167 @@
+"""The training loop: explicit, on Accelerate, resumable bit for bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from eva_bench import checkpoint
+from eva_bench.adapter import Adapter
+from eva_bench.errors import NonFiniteLoss
+from eva_bench.method import Method
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.spec import stream_seed
+from eva_bench.task import Example, Task
+
+MIXED = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+@dataclass
+class TrainResult:
+    """What training leaves behind for the record."""
+
+    steps: int = 0
+    tokens: int = 0  # predicted tokens that entered the loss
+    resumed: int = 0
+    curve: list[list[float]] = field(default_factory=list)  # [step, loss, gradient norm, learning rate]
+
+
+def total_steps(train: dict[str, Any], n_examples: int) -> int:
+    """`steps`, or as many as `epochs` over the examples need."""
+    if train["steps"] is not None:
+        return train["steps"]
+    return max(1, math.ceil(train["epochs"] * n_examples / train["batch_size"]))
+
+
+def learning_rate_factor(step: int, total: int, schedule: str, warmup_ratio: float) -> float:
+    """Factor on the peak learning rate at a step counted from 0: linear warm-up, then the schedule."""
+    warmup = math.ceil(warmup_ratio * total)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[schedule]
+
+
+def batch_indices(step: int, batch_size: int, n_examples: int, seed: int) -> list[int]:
+    """Rows of one step: shuffled epochs joined into one endless stream. A pure function of the step."""
+    first = step * batch_size
+    indices: list[int] = []
+    while len(indices) < batch_size:
+        epoch, offset = divmod(first + len(indices), n_examples)
+        generator = torch.Generator().manual_seed(stream_seed(seed, f"data_order/{epoch}"))
+        order = torch.randperm(n_examples, generator=generator)[offset : offset + batch_size - len(indices)]
+        indices += order.tolist()
+    return indices
+
+
+def micro_batches(indices: Sequence[int], size: int, rank: int, world: int) -> Iterator[Sequence[int]]:
+    """This process's share of a step, cut into forward passes."""
+    mine = indices[rank::world]
+    for start in range(0, len(mine), size):
+        yield mine[start : start + size]
+
+
+def fit(
+    bundle: ModelBundle,
+    adapter: Adapter,
+    method: Method,
+    task: Task,
+    examples: Sequence[Example],
+    train: dict[str, Any],
+    seed: int,
+    *,
+    checkpoint_file: Path,
+    checkpoint_minutes: float = math.inf,
+    stop: checkpoint.StopSignal | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    log: Callable[[dict[str, float]], None] = lambda values: None,
+) -> TrainResult:
+    """Train the adapter; continues from `checkpoint_file` if it is there.
+
+    The loss of a step is the sum over all its predictions divided by their number in the whole effective
+    batch, so that one batch of 8 and 8 accumulated batches of 1 give the same gradient.
+
+    Raises:
+        NonFiniteLoss: with the step.
+        checkpoint.Interrupted: after writing a checkpoint, when `stop` asks for it.
+    """
+    device = next(bundle.module.parameters()).device
+    accelerator = Accelerator(mixed_precision=MIXED[train["precision"]], cpu=device.type == "cpu")
+    groups = method.parameter_groups(adapter, train["lr"], train["weight_decay"])
+    optimizer = torch.optim.AdamW(groups, lr=train["lr"], fused=True)
+    peak_lrs = [group["lr"] for group in optimizer.param_groups]
+    model, optimizer = accelerator.prepare(bundle.module, optimizer)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    total = total_steps(train, len(examples))
+    torch.manual_seed(stream_seed(seed, "dropout"))
+    result = _resume(checkpoint_file, adapter, optimizer)
+    model.train()
+    last_save = time.monotonic()
+    for step in range(result.steps, total):
+        indices = batch_indices(step, train["batch_size"], len(examples), seed)
+        count = sum(task.loss_count(examples[i]) for i in indices)  # over all processes
+        factor = learning_rate_factor(step, total, train["schedule"], train["warmup_ratio"])
+        for group, peak in zip(optimizer.param_groups, peak_lrs, strict=True):
+            group["lr"] = peak * factor
+        loss = torch.zeros((), device=device)
+        shares = micro_batches(indices, train["micro_batch_size"], accelerator.process_index, accelerator.num_processes)
+        for rows in shares:
+            with accelerator.autocast():
+                loss_sum, _ = task.loss(model, task.collate([examples[i] for i in rows], bundle))
+            share = loss_sum / max(count, 1)
+            accelerator.backward(share * accelerator.num_processes)  # processes average their gradients
+            loss += share.detach()
+        value = float(accelerator.reduce(loss, "sum"))
+        if not math.isfinite(value):
+            raise NonFiniteLoss(step + 1, value)
+        if (penalty := method.penalty(adapter, train["lr"])) is not None:
+            accelerator.backward(penalty)
+        norm = float(accelerator.clip_grad_norm_(parameters, train["clip_norm"]))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        result.steps, result.tokens = step + 1, result.tokens + count
+        result.curve.append([step + 1, value, norm, peak_lrs[0] * factor])
+        progress(step + 1, total, f"loss {value:.4f}")
+        log({"train/loss": value, "train/grad_norm": norm, "train/lr": peak_lrs[0] * factor, "train/step": step + 1})
+        asked = stop is not None and stop.requested
+        if asked or time.monotonic() - last_save > 60 * checkpoint_minutes:
+            _save(checkpoint_file, adapter, optimizer, result)
+            last_save = time.monotonic()
+        if asked:
+            raise checkpoint.Interrupted(f"after step {step + 1} of {total}")
+    bundle.module.eval()
+    return result
+
+
+def _save(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> None:
+    state = {"tensors": adapter.state_dict(), "optimizer": optimizer.state_dict(), "result": asdict(result)}
+    checkpoint.save(file, state | {"rng": torch.get_rng_state()})
+
+
+def _resume(file: Path, adapter: Adapter, optimizer) -> TrainResult:
+    state = checkpoint.load(file)
+    if state is None:
+        return TrainResult()
+    adapter.load_state_dict(state["tensors"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"])
+    result = TrainResult(**state["result"])
+    result.resumed += 1
+    return result
+
+
+def thin(curve: list[list[float]], points: int = 200) -> list[list[float]]:
+    """At most `points` entries of a curve: the first 50 steps whole, where starts differ, then evenly."""
+    if len(curve) <= points:
+        return curve
+    head, tail = curve[:50], curve[50:]
+    stride = math.ceil(len(tail) / (points - len(head)))
+    return head + tail[stride - 1 :: stride]

@@ -1,0 +1,101 @@
+"""What all tasks for causal language models share: encoding, padding, the token loss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from eva_bench.errors import UserError
+from eva_bench.method import settings
+from eva_bench.task import Example, Task, TrainData
+
+IGNORE = -100  # label of positions that do not enter the loss
+
+
+@settings
+class LanguageTask(Task):
+    """Prompt and answer in, next-token loss out. `harness` names a task YAML in tasks/lm_eval/.
+
+    `format.prompt` is a template over the row's text, `format.answer` over its answer.
+    """
+
+    harness: str
+    eval_prompt: str
+
+    def texts(self, rows: Sequence[dict], dataset: str) -> list[dict[str, str]]:
+        """Rows as {prompt text fields, answer}; raises UserError naming rows without an answer."""
+        raise NotImplementedError
+
+    def train_data(self, rows, bundle, data, train):
+        name = data["pocket_train"] if data["source"] == "pocket" else data["train"]
+        pairs = [
+            (self.format["prompt"].format(**text), self.format["answer"].format(**text)) for text in self.texts(rows, name)
+        ]
+        return encode(pairs, bundle.processor, data["max_length"], data["too_long"], train["loss_on_prompt"])
+
+    def reference_examples(self, rows, bundle, max_length: int) -> list[Example]:
+        """The evaluation rows with their reference answers, for the loss before and after training."""
+        pairs = [
+            (self.format["prompt"].format(**text), self.format["answer"].format(**text))
+            for text in self.texts(rows, self.dataset)
+        ]
+        return encode(pairs, bundle.processor, max_length, "truncate", loss_on_prompt=False).examples
+
+    def collate(self, examples, bundle):
+        return pad(examples, bundle.processor.pad_token_id, next(bundle.module.parameters()).device)
+
+    def loss(self, module, batch):
+        logits = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+        labels = batch["labels"][:, 1:]  # (n, t-1)
+        loss = F.cross_entropy(
+            logits[:, :-1].reshape(-1, logits.shape[-1]).float(), labels.reshape(-1), ignore_index=IGNORE, reduction="sum"
+        )
+        return loss, int((labels != IGNORE).sum())
+
+    def loss_count(self, example):
+        return sum(label != IGNORE for label in example["labels"][1:])
+
+
+def encode(pairs, tokenizer, max_length: int, too_long: str, loss_on_prompt: bool) -> TrainData:
+    """Token ids and labels of (prompt, answer) pairs; an end-of-sequence token closes each answer.
+
+    Prompt and answer are tokenised together, and what the prompt alone gives is masked up to where the two
+    agree: a token that spans the border belongs to the answer.
+
+    Raises:
+        UserError: no example is left, or an answer lies wholly beyond max_length for every row.
+    """
+    prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
+    wholes = tokenizer([prompt + answer for prompt, answer in pairs])["input_ids"]
+    examples, truncated, dropped = [], 0, 0
+    for prompt, whole in zip(prompts, wholes, strict=True):
+        if whole[-1] != tokenizer.eos_token_id:
+            whole = [*whole, tokenizer.eos_token_id]
+        if prompt[-1] == tokenizer.eos_token_id:
+            prompt = prompt[:-1]
+        border = len(os.path.commonprefix([prompt, whole]))
+        if len(whole) > max_length:
+            if too_long == "drop" or border >= max_length:
+                dropped += 1
+                continue
+            whole, truncated = whole[:max_length], truncated + 1
+        labels = list(whole) if loss_on_prompt else [IGNORE] * border + whole[border:]
+        examples.append({"input_ids": whole, "labels": labels})
+    if not examples:
+        raise UserError(f"No training example fits into data.max_length={max_length} tokens.")
+    return TrainData(examples, {"rows": len(pairs), "truncated": truncated, "dropped": dropped})
+
+
+def pad(examples: Sequence[Example], pad_id: int, device) -> dict[str, torch.Tensor]:
+    """Right-padded input_ids, attention_mask and labels, each (n, longest)."""
+    longest = max(len(example["input_ids"]) for example in examples)
+    rows = [len(example["input_ids"]) for example in examples]
+    batch = {
+        "input_ids": [e["input_ids"] + [pad_id] * (longest - n) for e, n in zip(examples, rows, strict=True)],
+        "attention_mask": [[1] * n + [0] * (longest - n) for n in rows],
+        "labels": [e["labels"] + [IGNORE] * (longest - n) for e, n in zip(examples, rows, strict=True)],
+    }
+    return {name: torch.tensor(values, device=device) for name, values in batch.items()}

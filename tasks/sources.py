@@ -1,0 +1,86 @@
+"""Where rows come from: a generator of this project or a local mirror of a hub repository. No torch here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eva_bench.errors import UserError, did_you_mean
+
+MANIFEST = Path(__file__).with_name("manifest.yaml")
+
+
+@cache
+def manifest() -> dict[str, Any]:
+    return yaml.safe_load(MANIFEST.read_text())
+
+
+def entry(name: str) -> dict[str, Any]:
+    """The manifest's entry of a data set.
+
+    Raises:
+        UserError: no such entry.
+    """
+    if name not in manifest():
+        raise UserError(f"Data set '{name}' is not in tasks/manifest.yaml.{did_you_mean(name, manifest())}")
+    return manifest()[name]
+
+
+def local_file(name: str, split: str, root: str | None) -> Path:
+    """Path of a split's file below the data root.
+
+    Raises:
+        UserError: the data set is not there; names the command that gets it.
+    """
+    info = entry(name)
+    if split not in info["splits"]:
+        raise UserError(f"Data set '{name}' has no split '{split}'; it has {', '.join(info['splits'])}.")
+    base = Path(root or default_root())
+    path = base / name / info["splits"][split]["file"]
+    if not path.is_file():
+        where = f"below data.root={root}" if root else "below data/hub, where `make fetch` puts data sets"
+        raise UserError(
+            f"Data set '{name}' ({info['splits'][split]['file']}) is not {where}. "
+            f"Get it on a machine with network: make fetch DATA={name}"
+        )
+    return path
+
+
+def default_root() -> Path:
+    """Where `make fetch` keeps its mirror of data sets."""
+    return Path(__file__).resolve().parent.parent / "data" / "hub"
+
+
+def load_rows(name: str, split: str, root: str | None = None) -> list[dict[str, Any]]:
+    """All rows of a split as plain dictionaries.
+
+    Raises:
+        UserError: missing, unreadable or empty file.
+    """
+    info = entry(name)
+    if "generator" in info:
+        return importlib.import_module(info["generator"]).generate(split)
+    path = local_file(name, split, root)
+    try:
+        rows = _read(path)
+    except Exception as error:
+        raise UserError(f"Cannot read {path.name} of data set '{name}': {error}") from error
+    if not rows:
+        raise UserError(f"Data set '{name}' has no rows in split '{split}'.")
+    return rows
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path).to_pylist()
+    with path.open(encoding="utf-8") as lines:
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in lines if line.strip()]
+        return json.load(lines)
