@@ -66,13 +66,14 @@ def _similar_keys(dotted: str) -> str:
 
 def explain_validation_error(error, where: str) -> str:
     """One sentence for a pydantic ValidationError of a method's or task's values."""
-    parts = []
+    parts: dict[str, str] = {}  # one reason per value: a union of types reports one error per type
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"]) or where
+        name = str(item["loc"][0]) if item["loc"] else where
         if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            parts.append(f"unknown key '{name}'")
+            reason = f"unknown key '{name}'"
         elif item["type"] in ("missing_argument", "missing", "missing_keyword_only_argument"):
-            parts.append(f"no value for '{name}'")
+            reason = f"no value for '{name}'"
         else:
-            parts.append(f"{name}={item.get('input')!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
-    return f"{where}: {'; '.join(parts)}."
+            reason = f"{name}={item.get('input')!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+        parts[name] = f"{parts[name]}, or {item['msg'][0].lower()}{item['msg'][1:]}" if name in parts else reason
+    return f"{where}: {'; '.join(parts.values())}."

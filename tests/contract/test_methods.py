@@ -1,0 +1,147 @@
+"""What every method must hold. A new YAML in conf/method is tested here without touching this file."""
+
+import copy
+
+import pytest
+import torch
+from peft import PeftModel
+from tests.conftest import ARCHITECTURES, FixedBatches, method_names, method_values
+
+from eva_bench.adapter import Adapter
+from eva_bench.errors import UserError
+from eva_bench.export import export_adapter
+from eva_bench.method import target_layers
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.models.language import find_targets
+from eva_bench.pipeline import build
+
+LOW_RANK = [name for name in method_names() if name != "full"]
+
+
+def make_bundle(architecture: str) -> ModelBundle:
+    make, endings = ARCHITECTURES[architecture]
+    module = make()
+    return ModelBundle(module, None, find_targets(module, endings), "language")
+
+
+def attach(name: str, bundle: ModelBundle, seed: int = 0, **changes) -> tuple:
+    method = build(method_values(name, **changes), "method")
+    return method, method.attach(bundle, FixedBatches(), seed)
+
+
+def perturb(adapter: Adapter) -> None:
+    """Stand-in for training: change every trained tensor a little."""
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in adapter.trained().values():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", method_names())
+def test_attaching_leaves_the_function_unchanged(name, architecture, tokens):
+    bundle = make_bundle(architecture)
+    with torch.no_grad():
+        before = bundle.module(tokens).logits
+        attach(name, bundle)
+        assert torch.allclose(bundle.module(tokens).logits, before, atol=2e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_export_is_a_stock_peft_adapter_on_the_untouched_model(name, architecture, tokens, tmp_path):
+    bundle = make_bundle(architecture)
+    untouched = copy.deepcopy(bundle.module)
+    method, adapter = attach(name, bundle)
+    perturb(adapter)
+    export_adapter(tmp_path / "adapter", method.export(adapter), bundle.module, "language", (), "base")
+    loaded = PeftModel.from_pretrained(untouched, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        trained = bundle.module(tokens).logits
+        assert (loaded(tokens).logits - trained).abs().max() <= 1e-5
+        with loaded.disable_adapter():
+            assert (loaded(tokens).logits - trained).abs().max() > 1e-3  # the adapter does something
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_merging_computes_the_same_and_is_undone_exactly(name, architecture, tokens):
+    bundle = make_bundle(architecture)
+    _, adapter = attach(name, bundle)
+    perturb(adapter)
+    with torch.no_grad():
+        unmerged = bundle.module(tokens).logits
+        with adapter.merged():
+            assert torch.allclose(bundle.module(tokens).logits, unmerged, atol=2e-5)
+        assert torch.equal(bundle.module(tokens).logits, unmerged)
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_only_adapter_parameters_train(name):
+    bundle = make_bundle("llama")
+    total = sum(p.numel() for p in bundle.module.parameters())
+    method, adapter = attach(name, bundle)
+    trained = adapter.trained()
+    assert trained
+    for parameter_name in trained:
+        assert parameter_name.rpartition(".")[2] in method.trained
+    assert adapter.trainable_parameters() < total
+    loss = bundle.module(torch.randint(3, 60, (2, 9)), labels=torch.randint(3, 60, (2, 9))).loss
+    loss.backward()
+    assert all(p.grad is None for p in bundle.module.parameters() if not p.requires_grad)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trained.values())
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_same_seed_same_bytes(name):
+    states = []
+    for _ in range(2):
+        bundle = make_bundle("llama")
+        states.append(attach(name, bundle)[1].state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("name", [n for n in LOW_RANK if n != "svfit"])
+def test_rank_budget_is_kept(name):
+    bundle = make_bundle("llama")
+    _, adapter = attach(name, bundle)
+    ranks = adapter.ranks()
+    assert sum(ranks.values()) == 4 * len(bundle.targets)
+    assert 0 < min(ranks.values())
+
+
+@pytest.mark.parametrize("name", [n for n in LOW_RANK if n != "svfit"])
+def test_a_rank_larger_than_a_layer_is_refused_by_name(name):
+    bundle = make_bundle("llama")
+    with pytest.raises(UserError, match=r"rank 40 is larger than layer 'model\.layers\.0\."):
+        target_layers(bundle, build(method_values(name, rank=40), "method").rank)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_state_survives_a_round_trip(name, tokens):
+    bundle, again = make_bundle("llama"), make_bundle("llama")
+    _, adapter = attach(name, bundle)
+    perturb(adapter)
+    _, second = attach(name, again)
+    second.load_state_dict(adapter.state_dict())
+    with torch.no_grad():
+        assert torch.equal(bundle.module(tokens).logits, again.module(tokens).logits)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_misspelt_and_wrong_values_are_refused(name):
+    with pytest.raises(UserError, match="unknown key 'rankk'"):
+        build(method_values(name) | {"rankk": 3}, "method")
+    values = method_values(name)
+    if "rank" in values:
+        with pytest.raises(UserError, match="rank="):
+            build(values | {"rank": "many"}, "method")
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_has_a_page(name):
+    from tests.conftest import ROOT
+
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
+    assert "ifference" in page and len(page) > 300
