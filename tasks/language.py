@@ -29,19 +29,23 @@ class LanguageTask(Task):
         """Rows as {prompt text fields, answer}; raises UserError naming rows without an answer."""
         raise NotImplementedError
 
+    def pair(self, text: dict[str, str]) -> tuple[str, str]:
+        """Prompt and answer of one row. With `format.prompt_with_input` (Alpaca), what follows the first line
+        break of a question goes into a block of its own."""
+        answer = self.format["answer"].format(**text)
+        if "prompt_with_input" in self.format and "\n" in text["question"]:
+            question, _, more = text["question"].partition("\n")
+            return self.format["prompt_with_input"].format(question=question, input=more), answer
+        return self.format["prompt"].format(**text), answer
+
     def train_data(self, rows, bundle, data, train):
         name = data["pocket_train"] if data["source"] == "pocket" else data["train"]
-        pairs = [
-            (self.format["prompt"].format(**text), self.format["answer"].format(**text)) for text in self.texts(rows, name)
-        ]
+        pairs = [self.pair(text) for text in self.texts(rows, name)]
         return encode(pairs, bundle.processor, data["max_length"], data["too_long"], train["loss_on_prompt"])
 
     def reference_examples(self, rows, bundle, max_length: int) -> list[Example]:
         """The evaluation rows with their reference answers, for the loss before and after training."""
-        pairs = [
-            (self.format["prompt"].format(**text), self.format["answer"].format(**text))
-            for text in self.texts(rows, self.dataset)
-        ]
+        pairs = [self.pair(text) for text in self.texts(rows, self.dataset)]
         return encode(pairs, bundle.processor, max_length, "truncate", loss_on_prompt=False).examples
 
     def collate(self, examples, bundle):
