@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import textwrap
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from eva_bench.errors import UserError
+from eva_bench.explain import options
 from eva_bench.spec import CONF, compose_spec
 
 _exit_codes: list[int] = []  # of the cells that ran in this process
@@ -21,7 +24,13 @@ def main() -> int:
     """Run one cell, or several with Hydra's multirun; the exit code is the worst of them."""
     arguments = sys.argv[1:]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    if {"-h", "--help"} & set(arguments) or not arguments:
+        print(help_text())
+        return 0
     try:
+        if {"-c", "--cfg"} & set(arguments):
+            print(yaml.safe_dump(_configuration(arguments), sort_keys=False), end="")
+            return 0
         if not any(argument.startswith("-") for argument in arguments):
             compose_spec(arguments)  # a mistake is one sentence, before Hydra prints its own pages
         elif {"-m", "--multirun"} & set(arguments):
@@ -33,6 +42,30 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return max(_exit_codes, default=0)
+
+
+def help_text() -> str:
+    """What can be typed, with every choice that exists in conf/."""
+    lines = [
+        "eva-bench: how should a low-rank adapter start?",
+        "",
+        "One run:           python run.py method=eva task=gsm8k",
+        "Another value:     python run.py method=eva task=gsm8k method.rho=1 train.lr=1e-3",
+        "A sweep:           python run.py -m method=eva,lora,pissa task=gsm8k seed=0,1,2",
+        "Show the settings: python run.py method=eva task=gsm8k --cfg job",
+        "",
+    ]
+    for group in ("method", "task", "scale", "model", "tracking"):
+        lines += textwrap.wrap(f"{group:<9} {', '.join(options(group))}", 110, subsequent_indent=" " * 10)
+    lines += ["", "Recipe and tuned values follow from scale, task and method; the command line always wins."]
+    lines += ["Elsewhere: make help, README.md, docs/."]
+    return "\n".join(lines)
+
+
+def _configuration(arguments: list[str]) -> dict:
+    """The resolved settings of a run, as its record would hold them."""
+    overrides = [item for item in arguments if "=" in item]
+    return compose_spec(overrides).values
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")

@@ -1,0 +1,170 @@
+"""`make fetch TASK=gsm8k SCALE=lite`: fill a local mirror at pinned revisions, so that runs need no network.
+
+Data sets go to `data/hub/<id>` and models to `data/models/<id>`, where runs look for them by themselves. A
+lock keeps two fetches apart; every file's checksum is compared with tasks/manifest.yaml where one is pinned;
+`.complete.json` is written last, so a half download is never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlparse
+
+import yaml
+from filelock import FileLock
+
+from eva_bench.errors import UserError, did_you_mean
+from eva_bench.explain import options
+from eva_bench.provenance import sha256_of
+from eva_bench.spec import CONF, ROOT
+from tasks.sources import default_root, entry
+
+CONNECT_TIMEOUT_S = 5.0
+MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch what a task needs at a scale, or one model, or one data set. Exit code 2 with one sentence on error."""
+    try:
+        wanted = _parse(sys.argv[1:] if arguments is None else arguments)
+        datasets, models = needs(**wanted)
+        if not datasets and not models:
+            print("nothing to fetch: the pocket scale makes its own data and carries its models")
+            return 0
+        check_network()
+        for name in datasets:
+            fetch_dataset(name)
+        for name in models:
+            fetch_model(name)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> dict[str, str]:
+    wanted = dict(item.split("=", 1) for item in arguments if "=" in item)
+    if not wanted or set(wanted) - {"task", "scale", "model", "data"}:
+        raise UserError("Usage: make fetch TASK=gsm8k SCALE=lite, make fetch MODEL=smollm2_135m or make fetch DATA=openai/gsm8k.")
+    return wanted
+
+
+def needs(task: str | None = None, scale: str = "lite", model: str | None = None, data: str | None = None):
+    """Manifest names of data sets and names of model configs that are wanted.
+
+    Raises:
+        UserError: unknown task, scale, model or data set.
+    """
+    datasets, models = [], []
+    if task:
+        _known("task", task)
+        _known("scale", scale)
+        if scale == "pocket":
+            return [], []
+        config = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())
+        recipe_file = CONF / "recipe" / scale / f"{config['family']}.yaml"
+        if not recipe_file.exists():
+            raise UserError(f"There is no recipe for task family '{config['family']}' at scale '{scale}'.")
+        recipe = yaml.safe_load(recipe_file.read_text())
+        datasets = list(dict.fromkeys([recipe["data"]["train"], config["dataset"]]))
+        models = [model or next(item["override /model"] for item in recipe["defaults"] if "override /model" in item)]
+    elif model:
+        models = [model]
+    if data:
+        datasets.append(data)
+    for name in datasets:
+        entry(name)
+    for name in models:
+        _known("model", name)
+    return datasets, models
+
+
+def _known(group: str, name: str) -> None:
+    if name not in options(group):
+        raise UserError(f"Unknown {group} '{name}'.{did_you_mean(name, options(group))} Known: {', '.join(options(group))}.")
+
+
+def check_network() -> None:
+    """Fail within seconds, once, where the hub cannot be reached. Raises UserError."""
+    from huggingface_hub import constants
+
+    host = urlparse(constants.ENDPOINT)
+    try:
+        socket.create_connection((host.hostname, host.port or 443), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise UserError(
+            f"{host.hostname} cannot be reached ({error}). Run the same command on a machine with network "
+            "and copy its data/ folder here."
+        ) from error
+
+
+def fetch_dataset(name: str) -> None:
+    """One data set's files at the pinned revision, checked against the manifest."""
+    from huggingface_hub import hf_hub_download
+
+    info, folder = entry(name), default_root() / name
+    if "generator" in info:
+        return
+    with _locked(folder) as complete:
+        if complete.exists() and json.loads(complete.read_text())["revision"] == info["revision"]:
+            print(f"{name}: already here")
+            return
+        digests = {}
+        for split, facts in info["splits"].items():
+            print(f"{name}: {facts['file']}")
+            path = Path(
+                hf_hub_download(name, facts["file"], repo_type="dataset", revision=info["revision"], local_dir=folder)
+            )
+            digests[split] = sha256_of(path)
+            if facts.get("sha256") not in (None, digests[split]):
+                path.unlink()
+                raise UserError(f"{name}: {facts['file']} does not have the pinned checksum and was removed; fetch again.")
+        complete.write_text(json.dumps({"revision": info["revision"], "sha256": digests}, indent=1))
+
+
+def fetch_model(name: str) -> None:
+    """One model at its pinned revision."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    model = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    if "hub_id" not in model:
+        print(f"{name}: carried by the package, nothing to fetch")
+        return
+    folder = ROOT / "data" / "models" / model["hub_id"]
+    with _locked(folder) as complete:
+        if complete.exists() and json.loads(complete.read_text())["revision"] == model["revision"]:
+            print(f"{name}: already here")
+            return
+        print(f"{name}: {model['hub_id']} at {model['revision'][:10]}")
+        try:
+            snapshot_download(model["hub_id"], revision=model["revision"], local_dir=folder, allow_patterns=MODEL_FILES)
+        except HfHubHTTPError as error:
+            raise UserError(
+                f"{model['hub_id']} cannot be downloaded ({str(error).splitlines()[0]}). Gated models need an accepted "
+                "licence on their hub page and a token: hf auth login."
+            ) from error
+        complete.write_text(json.dumps({"revision": model["revision"]}))
+
+
+class _locked:
+    """A lock beside the folder; yields the path of the file that is written last."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lock, self.complete = FileLock(f"{folder}.lock"), folder / ".complete.json"
+
+    def __enter__(self) -> Path:
+        self.lock.acquire()
+        return self.complete
+
+    def __exit__(self, *_) -> None:
+        self.lock.release()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""`make select`: the best learning rate per method from stage=tune records, as ordinary config files.
+
+Only records scored on validation data count. Every method is judged on the same grid of learning rates with
+the same seeds; the file names the records that the choice came from.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import mean
+
+from eva_bench.errors import UserError
+from eva_bench.record import Record
+from eva_bench.spec import CONF
+from eva_bench.store import Store
+
+# Metric to select on, and whether larger is better: the loss on the reference answers moves smoothly where
+# accuracy still jumps between a few values.
+METRIC, LARGER = "reference_loss", False
+
+
+def select(records: Sequence[Record], scale: str, family: str) -> dict[str, tuple[float, list[Record]]]:
+    """Per method the learning rate with the best mean validation metric, and the records behind it.
+
+    Raises:
+        UserError: no tuning records, or methods whose grids differ.
+    """
+    by_method: dict[str, dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        spec = record.spec
+        if (record.status, spec["stage"], record.scale, spec["task"]["family"]) == ("ok", "tune", scale, family):
+            by_method[record.method][spec["train"]["lr"]].append(record)
+    if not by_method:
+        raise UserError(f"No stage=tune records of family '{family}' at scale '{scale}': run the grid first (docs/protocol.md).")
+    grids = {method: sorted((lr, len(found)) for lr, found in rates.items()) for method, rates in by_method.items()}
+    if len({str(grid) for grid in grids.values()}) > 1:
+        shown = "; ".join(f"{method}: {grid}" for method, grid in sorted(grids.items()))
+        raise UserError(f"The methods were not tuned on one common grid: (learning rate, runs) {shown}.")
+    chosen = {}
+    for method, rates in by_method.items():
+        scores = {lr: mean(r.metrics[METRIC] for r in found) for lr, found in rates.items()}
+        best = max(scores, key=lambda lr: scores[lr] if LARGER else -scores[lr])
+        chosen[method] = (best, rates[best])
+    return chosen
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write conf/tuned/<scale>/<family>/<method>.yaml for every tuned method."""
+    wanted = dict(item.split("=", 1) for item in (sys.argv[1:] if arguments is None else arguments))
+    scale, family = wanted.get("scale", "pocket"), wanted.get("family", "math")
+    try:
+        chosen = select(list(Store(wanted.get("results", "results")).read_all()), scale, family)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    folder = CONF / "tuned" / scale / family
+    folder.mkdir(parents=True, exist_ok=True)
+    for method, (lr, records) in sorted(chosen.items()):
+        sources = "\n".join(f"#   {record.run_id}" for record in sorted(records, key=lambda r: r.run_id))
+        (folder / f"{method}.yaml").write_text(
+            f"# @package _global_\n# Written by `make select`: best {METRIC} on validation data. From the records\n{sources}\n"
+            f"train:\n  lr: {lr:.1e}\n"
+        )
+        print(f"{method}: train.lr={lr:g} ({METRIC} {mean(r.metrics[METRIC] for r in records):.4f})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
