@@ -75,7 +75,7 @@ def prepare(spec: RunSpec, stop: StopSignal) -> Run:
 def execute(run: Run) -> None:
     """Everything between a checked specification and a finished record; fills `run.facts`."""
     spec, meter = run.spec, run.meter
-    _seed_everything(spec)
+    seed_everything(spec)
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
@@ -219,7 +219,7 @@ def _show(run: Run, metrics: dict[str, float]) -> str:
     return f"{run.task.primary} {100 * value:.1f} %, loss on the reference answers {metrics['reference_loss']:.3f}"
 
 
-def _seed_everything(spec: RunSpec) -> None:
+def seed_everything(spec: RunSpec) -> None:
     """Same specification, same machine: same bytes."""
     torch.set_num_threads(spec.options["threads"] or os.cpu_count() or 1)
     torch.manual_seed(stream_seed(spec["seed"], "generation"))

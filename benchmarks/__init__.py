@@ -1,0 +1,1 @@
+"""Speed and memory figures, as ratios in one run: `make bench` on a quiet machine writes results/bench/."""

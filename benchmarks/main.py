@@ -1,0 +1,12 @@
+"""`make bench`: every figure, one after the other."""
+
+from benchmarks import core
+
+
+def main() -> None:
+    """Run all benchmarks; each writes its own files into results/bench."""
+    core.main()
+
+
+if __name__ == "__main__":
+    main()
