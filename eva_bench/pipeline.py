@@ -42,12 +42,18 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)  # fields of the record
 
     @property
+    def base(self) -> Path:
+        """runs_dir; further processes of a distributed job work in a folder of their own below it."""
+        rank = os.environ.get("RANK", "0")
+        return Path(self.spec.options["runs_dir"]) / ("" if rank == "0" else f"rank{rank}")
+
+    @property
     def folder(self) -> Path:
-        return Path(self.spec.options["runs_dir"]) / self.spec.run_id
+        return self.base / self.spec.run_id
 
     @property
     def caches(self) -> Path:
-        return Path(self.spec.options["runs_dir"]) / "cache"
+        return self.base / "cache"
 
 
 def build(values: dict[str, Any], where: str):
@@ -68,7 +74,8 @@ def prepare(spec: RunSpec, stop: StopSignal) -> Run:
     skeleton = models.skeleton(spec["model"], spec.options["model_path"])
     rank = getattr(method, "rank", None)
     target_layers(skeleton, rank if isinstance(rank, int) else None)
-    tracker = Tracker(spec.options["tracking"], Path(spec.options["runs_dir"]) / spec.run_id)
+    tracking = spec.options["tracking"] if os.environ.get("RANK", "0") == "0" else {"mode": "off"}
+    tracker = Tracker(tracking, Path(spec.options["runs_dir"]) / spec.run_id)
     return Run(spec, method, task, tracker, stop)
 
 
@@ -227,6 +234,7 @@ def seed_everything(spec: RunSpec) -> None:
 
 
 def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    local_rank = os.environ.get("LOCAL_RANK", "0")
+    return torch.device(f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
 
 

@@ -30,6 +30,8 @@ def run_cell(spec: RunSpec) -> int:
     store.check_writable()
     if _is_done(store, spec):
         return 0
+    if not is_main_process():
+        return _run_claimed(spec, store)  # the main process holds the claim for all
     try:
         with store.claim(spec.run_id, spec.options["wait"], lambda: say("waiting: another process runs this cell")):
             if _is_done(store, spec):  # finished by the process we waited for
@@ -68,13 +70,18 @@ def _run_claimed(spec: RunSpec, store: Store) -> int:
         except Exception as reason:
             status, error = "failed", f"{type(reason).__name__}: {reason}"
             _keep_traceback(spec)
-        if run is None:
+        if run is None or not is_main_process():
             return EXIT_CODES[status]
         record = make_record(spec, run, status, error)
         path = store.write(record)
         run.tracker.finish(record)
     say(summary(record, spec, path, run.tracker.where))
     return EXIT_CODES[status]
+
+
+def is_main_process() -> bool:
+    """False in the second and later processes of a job started by `accelerate launch` or torchrun."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def make_record(spec: RunSpec, run, status: str, error: str | None) -> Record:
