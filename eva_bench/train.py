@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from eva_bench import checkpoint
 from eva_bench.adapter import Adapter
@@ -93,6 +94,7 @@ def fit(
         checkpoint.Interrupted: after writing a checkpoint, when `stop` asks for it.
     """
     device = next(bundle.module.parameters()).device
+    AcceleratorState._reset_state()  # the cells of a sweep share a process and may differ in precision
     accelerator = Accelerator(mixed_precision=MIXED[train["precision"]], cpu=device.type == "cpu")
     groups = method.parameter_groups(adapter, train["lr"], train["weight_decay"])
     optimizer = torch.optim.AdamW(groups, lr=train["lr"], fused=True)
