@@ -17,6 +17,7 @@ from eva_bench.errors import UserError
 from eva_bench.explain import options
 from eva_bench.spec import CONF, compose_spec
 
+INTERRUPTED = 130
 _exit_codes: list[int] = []  # of the cells that ran in this process
 
 
@@ -40,7 +41,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return max(_exit_codes, default=0)
 
 
@@ -76,6 +77,8 @@ def _launch(config: DictConfig) -> None:
     sweeping = HydraConfig.get().mode.name == "MULTIRUN"
     try:
         _exit_codes.append(run_cell(compose_spec(list(HydraConfig.get().overrides.task))))
+        if _exit_codes[-1] == INTERRUPTED:
+            raise KeyboardInterrupt  # Ctrl-C stops a sweep, not only its present cell
     except UserError as error:
         if not sweeping:
             raise
