@@ -18,8 +18,17 @@ LARGEST = 120  # no number of a problem, given or computed, is larger
 # Of 20 hash buckets, which belong to which split.
 _BUCKETS = {"validation": range(0, 2), "test": range(2, 6), "train": range(6, 20)}
 
-_NAMES = "Anna Ben Clara Daniel Emma Felix Grace Henry Iris Jack Kate Leo Maria Noah Olivia Paul Rosa Sam Tina Victor".split()
-_THINGS = "apples books coins pencils shells stones stamps cards buttons marbles cookies eggs flowers balls cups plums".split()
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_NAMES = _words(
+    "Anna Ben Clara Daniel Emma Felix Grace Henry Iris Jack Kate Leo Maria Noah Olivia Paul Rosa Sam Tina Victor"
+)
+_THINGS = _words(
+    "apples books coins pencils shells stones stamps cards buttons marbles cookies eggs flowers balls cups plums"
+)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer: any text is tokenised and decoded without loss."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     # Numbers and the marks of the tasks' answers come so often that their merges are learnt before all others.
@@ -49,7 +52,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(certain + texts + ["\n".join(SENTENCE_STARTS) + " " + " ".join(COMMON)] * 100, trainer)
+    tokenizer.train_from_iterator(
+        certain + texts + ["\n".join(SENTENCE_STARTS) + " " + " ".join(COMMON)] * 100, trainer
+    )
     bos, eos, pad = SPECIAL
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.token_to_id(bos))]
@@ -96,7 +101,9 @@ def held_out_loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n
     """Return the mean next-token loss on text the model has not seen."""
     model.eval()
     source = batches(tokenizer, "held-out", 32)
-    losses = [model(input_ids=batch, labels=batch).loss.item() for batch, _ in zip(source, range(n_batches))]
+    losses = [
+        model(input_ids=batch, labels=batch).loss.item() for batch, _ in zip(source, range(n_batches), strict=False)
+    ]
     model.train()
     return sum(losses) / len(losses)
 
@@ -108,7 +115,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=True)
     losses, started = [], time.perf_counter()
-    for step, batch in zip(range(steps), batches(tokenizer, "train", size)):
+    for step, batch in zip(range(steps), batches(tokenizer, "train", size), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak)
         with torch.autocast("cpu", torch.bfloat16):
@@ -121,7 +128,10 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
         if step % 100 == 99:
             speed = (time.perf_counter() - started) / (step + 1)
             mean = sum(losses[-100:]) / 100
-            print(f"step {step + 1}/{steps}  loss {mean:.4f}  {speed:.3f} s/step  left {speed * (steps - step - 1):.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{steps}  loss {mean:.4f}  {speed:.3f} s/step  left {speed * (steps - step - 1):.0f} s",
+                flush=True,
+            )
     return sum(losses[-50:]) / len(losses[-50:])
 
 
@@ -130,6 +140,7 @@ def write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerF
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
+    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     names = sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
@@ -140,7 +151,7 @@ def write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerF
 def main() -> None:
     """Pretrain the model and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=16, help="sequences per step")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=2)

@@ -1,19 +1,24 @@
 """What the pocket language model knows about: the words and plain facts of its small worlds."""
 
-NAMES = (
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+NAMES = _words(
     "Anna Ben Clara Daniel Emma Felix Grace Henry Iris Jack Kate Leo Maria Noah Olivia Paul Rosa Sam Tina Victor "
     "Adam Bella Carl Dora Eric Fiona Georg Hana Ivan Julia Kevin Laura Mark Nina Oscar Petra Robert Sara Tom Wendy"
-).split()
-THINGS = (
+)
+THINGS = _words(
     "apples books coins pencils shells stones stamps cards buttons marbles cookies eggs flowers balls cups plums "
     "nuts beans rings keys hats toys pears lemons ribbons candles bottles plates spoons tickets stars feathers"
-).split()
-HOLDERS = "boxes bags baskets jars trays shelves drawers packs rows bowls crates pockets".split()
-GROUPS = "children people friends classes teams players workers guests".split()
-TIMES = "hour day week month year morning evening".split()
+)
+HOLDERS = _words("boxes bags baskets jars trays shelves drawers packs rows bowls crates pockets")
+GROUPS = _words("children people friends classes teams players workers guests")
+TIMES = _words("hour day week month year morning evening")
 
-GAINS = "finds gets picks collects wins makes receives earns".split()
-LOSSES = "loses eats drops breaks sells spends gives_away leaves_behind".split()
+GAINS = _words("finds gets picks collects wins makes receives earns")
+LOSSES = _words("loses eats drops breaks sells spends gives_away leaves_behind")
 
 # thing: (what it is, what it is made of, where it is found, what it does or what it is for, size from 1 to 9)
 FACTS = {
@@ -98,7 +103,7 @@ OPPOSITES = (
 )  # fmt: skip
 
 # Frequent English words, so that text from outside these worlds is not cut into single bytes.
-COMMON = (
+COMMON = _words(
     "the of and to a in is it you that he was for on are with as his they be at one have this from or had by hot but some what there we can out "
     "other were all your when up use word how said an each she which do their time if will way about many then them would write like so these her "
     "long make thing see him two has look more day could go come did my sound no most number who over know water than call first people may down "
@@ -121,8 +126,8 @@ COMMON = (
     "among because dollars cents percent total remaining twice equal equals value points option choice following statement false energy matter "
     "pages days weeks hours years months minutes dollar cost costs buys buy earn work works old older spend needs share equally times bus aunt ages "
     "teams visit ill lunch trays bags boxes shop school stop stops ride hour price total sum each every difference together"
-).split()
-SENTENCE_STARTS = (
+)
+SENTENCE_STARTS = _words(
     "The A An In It He She They This That There These What Which Who Why When Where How If Then After Before At On To For With And But So Because "
     "All Each Every One Two Three Question Answer Problem Choose Find Let Solve Compute Together Since From First Second Next Finally Later"
-).split()
+)
