@@ -8,6 +8,7 @@ family and method, and once with `recipe=<scale>/<family>` and, if there is one,
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -201,6 +202,15 @@ def compose_spec(overrides: Sequence[str]) -> RunSpec:
     Raises:
         UserError: unknown option or key, wrong type, missing choice; one clear sentence.
     """
+    return to_spec(compose_settings(overrides), overrides)
+
+
+def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """All settings as plain values, and which tuned file entered: what depends on conf/ and the overrides alone.
+
+    Raises:
+        UserError: as compose_spec.
+    """
     first = _compose(overrides)
     scale, family = first.scale.name, first.task.family
     method = first.hydra.runtime.choices.method
@@ -209,7 +219,12 @@ def compose_spec(overrides: Sequence[str]) -> RunSpec:
     if (CONF / "tuned" / f"{tuned}.yaml").exists() and not _chosen(overrides, "tuned"):
         extra.append(f"tuned={tuned}")
     config = _compose([*extra, *overrides])
-    return _to_spec(config, method, list(overrides), extra)
+    ours = OmegaConf.masked_copy(config, [f.name for f in fields(Config)])
+    if missing := sorted(OmegaConf.missing_keys(ours)):
+        raise UserError(f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line.")
+    settings = OmegaConf.to_container(ours, resolve=True)  # no config node travels further than this
+    settings["method"] = {"name": method} | settings["method"]
+    return {"settings": settings, "tuned": [item.split("=", 1)[1] for item in extra if item.startswith("tuned=")]}
 
 
 def _chosen(overrides: Sequence[str], group: str) -> bool:
@@ -228,21 +243,22 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         raise UserError(explain_hydra_error(error, overrides)) from error
 
 
-def _to_spec(config: DictConfig, method: str, overrides: list[str], extra: list[str]) -> RunSpec:
+def to_spec(composed: dict[str, Any], overrides: Sequence[str]) -> RunSpec:
+    """The specification of composed settings: values checked, and model and data identified by their checksums.
+
+    Raises:
+        UserError: a value that cannot work, or a model or data set that is not on this machine.
+    """
     from eva_bench.provenance import data_identity, data_names, model_identity, sha256_of
 
-    with_hydra = OmegaConf.masked_copy(config, [f.name for f in fields(Config)])
-    if missing := sorted(OmegaConf.missing_keys(with_hydra)):
-        raise UserError(f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line.")
-    plain = OmegaConf.to_container(with_hydra, resolve=True)  # no config node travels further than this
-    plain["method"] = {"name": method} | plain["method"]
+    plain = copy.deepcopy(composed["settings"])
     if plain["data"]["root"]:
         plain["data"]["source"] = "hub"
+    _check_values(plain)
     options = {key: plain.pop(key) for key in ("results_dir", "runs_dir", "tracking", "threads", "wait", "force")}
     for dotted in NOT_IN_FINGERPRINT:
         section, key = dotted.split(".")
         options[key if section != "data" and section != "model" else f"{section}_{key}"] = plain[section].pop(key)
-    _check_values(plain)
     plain["protocol"] = PROTOCOL
     train_name, eval_name = data_names(plain)
     plain["identity"] = {"model": model_identity(plain, options), "data": data_identity(train_name, options)}
@@ -250,8 +266,7 @@ def _to_spec(config: DictConfig, method: str, overrides: list[str], extra: list[
     if "harness" in plain["task"]:  # prompts and answer extraction change numbers too
         harness = ROOT / "tasks" / "lm_eval" / f"{plain['task']['harness']}.yaml"
         plain["eval_data"]["harness_sha256"] = sha256_of(harness)
-    tuned = [item.split("=", 1)[1] for item in extra if item.startswith("tuned=")]
-    return RunSpec(plain, options, {"command_line": _without_paths(overrides), "tuned": tuned})
+    return RunSpec(plain, options, {"command_line": _without_paths(list(overrides)), "tuned": composed["tuned"]})
 
 
 def _without_paths(overrides: list[str]) -> list[str]:
