@@ -15,7 +15,8 @@ class Record(BaseModel):
     Never in a record: host or user names, absolute paths, tokens.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # NaN and infinity become strings that load again; as JSON's null they would make the record unreadable.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: str
