@@ -23,14 +23,19 @@ def load(model: dict[str, Any], path: str | None, device: torch.device | str = "
     folder = model_folder(model, path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        module = AutoModelForCausalLM.from_pretrained(
+        module, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, model["dtype"]),
             attn_implementation=model["attention"],
             local_files_only=True,
+            output_loading_info=True,
         )
     except Exception as error:
         raise UserError(f"The checkpoint '{folder.name}' cannot be loaded: {_first_line(error)}") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(f"The checkpoint '{folder.name}' has no weights for {', '.join(missing[:3])}: it is incomplete.")
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise UserError(f"The tokenizer of '{folder.name}' is empty: its files are incomplete.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
