@@ -90,6 +90,8 @@ def target_layers(bundle: ModelBundle, rank: int | None = None) -> dict[str, nn.
     layers = {name: bundle.module.get_submodule(name) for name in bundle.targets}
     for name, layer in layers.items():
         smallest = min(layer.weight.shape)
+        if rank is not None and rank < 1:
+            raise UserError(f"rank {rank} must be at least 1.")
         if rank is not None and rank > smallest:
             shape = "x".join(map(str, layer.weight.shape))
             raise UserError(f"rank {rank} is larger than layer '{name}' ({shape}) allows: at most {smallest}.")
