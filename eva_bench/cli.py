@@ -74,15 +74,12 @@ def _launch(config: DictConfig) -> None:
     """One cell, in whatever process the launcher put it."""
     from eva_bench.runner import run_cell
 
-    sweeping = HydraConfig.get().mode.name == "MULTIRUN"
     try:
         _exit_codes.append(run_cell(compose_spec(list(HydraConfig.get().overrides.task))))
         if _exit_codes[-1] == INTERRUPTED:
             raise KeyboardInterrupt  # Ctrl-C stops a sweep, not only its present cell
     except UserError as error:
-        if not sweeping:
-            raise
-        print(f"error: {error}", file=sys.stderr)  # the other cells of the sweep still run
+        print(f"error: {error}", file=sys.stderr)  # here, not in Hydra's words; a sweep's other cells still run
         _exit_codes.append(2)
 
 

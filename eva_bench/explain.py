@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from eva_bench.errors import did_you_mean
+from eva_bench.errors import UserError, did_you_mean
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -22,6 +22,9 @@ def options(group: str) -> list[str]:
 
 def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> str:
     """One sentence for an error raised while composing a configuration."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{Path(mark.name).name} is not valid YAML: {error.problem} in line {mark.line + 1}."
     text = f"{error}\n{error.__cause__ or ''}"
     if match := re.search(r"You must specify '(\w+)'", text):
         group = match[1]
@@ -46,8 +49,27 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> str:
     return f"The configuration cannot be composed: {first}"
 
 
+def check_added_and_removed(overrides: Sequence[str]) -> None:
+    """Hydra's `+key=value` and `~key` go round the schema; here they do not.
+
+    Raises:
+        UserError: a key that no setting has, or the removal of a setting.
+    """
+    for item in overrides:
+        key = item.lstrip("+~").split("=")[0]
+        if item.startswith("~"):
+            raise UserError(f"'{item}': settings cannot be removed; give {key} another value.")
+        own_check = key.split(".")[0] in ("method", "task", "hydra") or "/" in key
+        if item.startswith("+") and not own_check and key not in known_settings():
+            raise UserError(f"Unknown setting '{key}' on the command line.{_similar_keys(key)}")
+
+
 def _similar_keys(dotted: str) -> str:
-    """Near matches among the keys that exist in the YAML files and in the schema."""
+    return did_you_mean(dotted, known_settings())
+
+
+def known_settings() -> set[str]:
+    """The keys that exist in the schema and in the YAML files of methods and tasks."""
     from dataclasses import fields, is_dataclass
 
     from eva_bench.spec import Config
@@ -61,7 +83,7 @@ def _similar_keys(dotted: str) -> str:
     for group in ("method", "task"):
         for path in (CONF / group).rglob("*.yaml"):
             known.update(f"{group}.{key}" for key in (yaml.safe_load(path.read_text()) or {}) if key[0] not in "_d")
-    return did_you_mean(dotted, known)
+    return known
 
 
 def explain_validation_error(error, where: str) -> str:
