@@ -1,0 +1,147 @@
+"""Running again, interrupting, two at once: nothing is computed twice, nothing is lost, nothing collides."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from eva_bench import train
+from eva_bench.runner import run_cell
+from eva_bench.spec import compose_spec
+from eva_bench.store import Store
+from tests.conftest import ROOT
+
+LORA = ["method=lora", "task=gsm8k"]
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "run.py", *arguments], cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def adapter_bytes(runs, run_id: str) -> bytes:
+    return (runs / run_id / "adapter/adapter_model.safetensors").read_bytes()
+
+
+def test_the_same_command_twice_trains_once(command, small_run, places, monkeypatch, tmp_path):
+    code, out, _ = command(*LORA, *small_run, *places)
+    assert code == 0 and "scale=pocket" in out and "smollm2_135m" in out and "Next: " in out
+    for part in ("exact_match_strict", "reference_loss", "record", "adapter", "W&B"):
+        assert part in out
+
+    def no_training(*_, **__):
+        raise AssertionError("trained twice")
+
+    monkeypatch.setattr(train, "fit", no_training)
+    before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")}
+    code, out, _ = command(*LORA, *small_run, *places)
+    assert code == 0 and "already done" in out and "exact_match_strict" in out
+    assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")} == before
+
+
+def test_another_evaluation_reuses_the_training(command, small_run, places, monkeypatch, tmp_path):
+    assert command(*LORA, *small_run, *places)[0] == 0
+    monkeypatch.setattr(train, "fit", None)  # a call would fail
+    code, *_ = command(*LORA, *small_run, *places, "eval.limit=3")
+    records = list(Store(tmp_path / "results").read_all())
+    assert code == 0 and len(records) == 2 and len({record.train_id for record in records}) == 1
+    assert sorted(record.reused["train"] for record in records) == [False, True]
+
+
+def test_force_keeps_the_old_record_beside_the_new(command, small_run, places, tmp_path):
+    assert command(*LORA, *small_run, *places)[0] == 0
+    (path,) = (tmp_path / "results/records").glob("*.json")
+    first = path.read_bytes()
+    assert command(*LORA, *small_run, *places, "force=true")[0] == 0
+    (old,) = (tmp_path / "results/records").glob("*.old")
+    assert old.read_bytes() == first and Store(tmp_path / "results").read(path.stem).status == "ok"
+
+
+def test_a_sweep_runs_every_cell_and_reports_the_worst_exit_code(command, small_run, places, tmp_path):
+    code, *_ = command("-m", "method=lora,full", "task=gsm8k", "train.precision=float32,bf16", *small_run, *places)
+    records = list(Store(tmp_path / "results").read_all())
+    assert code == 0 and [record.status for record in records] == ["ok"] * 4
+    code, _, err = command("-m", *LORA, "adapter.rank=33,3", *[a for a in small_run if "rank" not in a], *places)
+    assert code == 2 and "rank 33 is larger" in err
+    assert len(list(Store(tmp_path / "results").read_all())) == 5  # the cell that can run did
+
+
+def test_broken_tracking_is_one_warning_and_the_run_goes_on(command, small_run, places, monkeypatch, tmp_path):
+    import wandb
+
+    def offended(**_):
+        raise RuntimeError("no route to host\nand more lines")
+
+    monkeypatch.setattr(wandb, "init", offended)
+    usual = [argument for argument in small_run if argument != "tracking=off"]
+    code, _, err = command(*LORA, *usual, *places, "tracking.mode=online")
+    assert code == 0 and err.count("tracking is switched off for this run: RuntimeError: no route to host") == 1
+    assert "and more lines" not in err
+    assert next(Store(tmp_path / "results").read_all()).status == "ok"
+
+
+def test_offline_tracking_holds_the_run_in_a_folder_of_its_own(command, small_run, places, tmp_path):
+    usual = [argument for argument in small_run if argument != "tracking=off"]
+    code, out, err = command(*LORA, *usual, *places, "tracking.mode=offline")
+    assert code == 0 and "offline, " in out and "tracking is switched off" not in err
+    assert list((tmp_path / "runs").glob("*/wandb/offline-run-*/*.wandb"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_a_record_and_the_same_command_continues(number, small_run, places, tmp_path):
+    long = [*LORA, *(argument for argument in small_run if "steps" not in argument), "train.steps=400"]
+    process = start(*long, *places)
+    lines = []
+    for line in process.stdout:  # the first line of progress: training is on its way
+        lines.append(line)
+        if line.startswith("training: "):
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    assert "INTERRUPTED" in out and "the same command continues" in out
+    (record,) = Store(tmp_path / "results").read_all()
+    assert record.status == "interrupted" and 0 < record.steps < 400
+    assert not list((tmp_path / "results/claims").glob("*"))
+
+    spec = compose_spec([*long, *places])
+    assert run_cell(spec) == 0
+    finished = Store(tmp_path / "results").read(spec.run_id)
+    assert (finished.status, finished.resumed, finished.steps) == ("ok", 1, 400)
+
+    undisturbed = compose_spec([*long, f"results_dir={tmp_path / 'other'}", f"runs_dir={tmp_path / 'other_runs'}"])
+    assert run_cell(undisturbed) == 0 and undisturbed.run_id == spec.run_id
+    ours, theirs = adapter_bytes(tmp_path / "runs", spec.run_id), adapter_bytes(tmp_path / "other_runs", spec.run_id)
+    assert ours == theirs
+    assert Store(tmp_path / "other").read(spec.run_id).curve == finished.curve
+
+
+def test_two_seeds_started_together_do_not_collide_and_one_seed_twice_runs_once(small_run, places, tmp_path):
+    processes = [start(*LORA, *small_run, *places, f"seed={seed}") for seed in (0, 1, 1)]
+    outputs = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert "\r" not in "".join(out + err for out, err in outputs)  # plain lines where there is no terminal
+    records = list(Store(tmp_path / "results").read_all())
+    assert [(record.seed, record.status) for record in records] == [(0, "ok"), (1, "ok")]
+    assert sum("already done" in out for out, _ in outputs) == 1
+    assert not list((tmp_path / "results/records").glob("*.old"))
+    first, second = (load_file(tmp_path / "runs" / r.run_id / "adapter/adapter_model.safetensors") for r in records)
+    assert any((first[name] != second[name]).any() for name in first)
+
+
+def test_wait_false_leaves_a_cell_that_another_process_runs(command, small_run, places, tmp_path):
+    spec = compose_spec([*LORA, *small_run, *places])
+    began = time.monotonic()
+    with Store(tmp_path / "results").claim(spec.run_id, wait=False):
+        code, out, _ = command(*LORA, *small_run, *places, "wait=false")
+    assert code == 0 and "another process runs this cell" in out and time.monotonic() - began < 60
+    assert not list(Store(tmp_path / "results").read_all())
