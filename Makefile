@@ -33,7 +33,7 @@ tables: $(READY)  ## Tables from the committed records: results/tables
 	$(PY) -m eva_bench.tables $(ARGS)
 
 check-tables: tables  ## Fail if the committed tables are not what the records give
-	git diff --exit-code -- results/tables
+	@test -z "$$(git status --porcelain -- results/tables)" || { git status --short -- results/tables; git diff -- results/tables; exit 1; }
 
 bench: $(READY)  ## Speed and memory figures: results/bench (quiet machine, some minutes)
 	$(PY) -m benchmarks.main $(ARGS)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -69,14 +70,16 @@ def _setting(name: str) -> tuple:
     from eva_bench import models, pipeline
     from eva_bench.checkpoint import StopSignal
     from eva_bench.spec import compose_spec
+    from eva_bench.store import Store
 
     if name not in _made:
         method = "lora" if name == "bare" else name
         spec = compose_spec([f"method={method}", "task=gsm8k", "tracking=off", f"train.steps={STEPS}"])
-        run = pipeline.prepare(spec, StopSignal())
+        run = pipeline.prepare(spec, StopSignal(), Store(spec.options["results_dir"]))
         pipeline.seed_everything(spec)
         bundle = models.load(spec["model"], spec.options["model_path"], "cpu")
-        data = run.task.train_data(pipeline.load_rows("pocket/gsm8k", "train"), bundle, spec["data"], spec["train"])
+        rows = pipeline.load_rows("pocket/gsm8k", "train")
+        data = run.task.train_data(rows, "pocket/gsm8k", bundle, spec["data"], spec["train"])
         _made[name] = (spec, run, bundle, run.method.attach(bundle, [], 0), data.examples)
     return _made[name]
 
@@ -94,7 +97,7 @@ def _block(name: str) -> float:
             bundle, adapter, run.method, run.task, examples, spec["train"], 0,
             checkpoint_file=Path(folder) / "c", log=lambda _: ticks.append(time.perf_counter()),
         )  # fmt: skip
-    return median(b - a for a, b in zip(ticks, ticks[1:], strict=False))
+    return median(b - a for a, b in pairwise(ticks))
 
 
 def _bare_loop(spec, run, bundle, adapter, examples) -> list[float]:

@@ -9,14 +9,14 @@ class UserError(Exception):
 
 
 class NonFiniteLoss(RuntimeError):
-    """The training loss became NaN or infinite; the run ends with a `failed` record.
+    """The training loss or its gradient became NaN or infinite; the run ends with a `failed` record.
 
     Attributes:
         step: optimiser step (counted from 1) at which it happened.
     """
 
-    def __init__(self, step: int, value: float):
-        super().__init__(f"the training loss is {value} at step {step}")
+    def __init__(self, step: int, loss: float, gradient_norm: float):
+        super().__init__(f"the training loss is {loss} and its gradient norm {gradient_norm} at step {step}")
         self.step = step
 
 

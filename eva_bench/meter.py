@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
@@ -33,10 +34,8 @@ class Meter:
 
 
 def _reset_peak() -> None:
-    try:
-        _CLEAR.write_text("5")  # Linux: start a new high-water mark of resident memory
-    except OSError:
-        pass  # elsewhere the mark is that of the whole process
+    with contextlib.suppress(OSError):  # elsewhere than on Linux the mark is that of the whole process
+        _CLEAR.write_text("5")  # start a new high-water mark of resident memory
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

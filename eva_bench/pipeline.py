@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,25 @@ from eva_bench.checkpoint import StopSignal
 from eva_bench.errors import UserError
 from eva_bench.explain import explain_validation_error
 from eva_bench.export import export_adapter
-from eva_bench.method import Method, target_layers
 from eva_bench.meter import Meter
+from eva_bench.method import Method, target_layers
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.processes import distributed, is_main_process
 from eva_bench.progress import Bar, say
 from eva_bench.provenance import data_names
 from eva_bench.spec import RunSpec, fingerprint, stream_seed
+from eva_bench.store import Store
 from eva_bench.task import Calibration, Task, mean_loss
 from eva_bench.tracking import Tracker
 from tasks.sources import load_rows
+
+
+@dataclass
+class Rows:
+    """Rows and the manifest's name of the data set they are from."""
+
+    rows: list[dict]
+    dataset: str
 
 
 @dataclass
@@ -38,14 +50,15 @@ class Run:
     task: Task
     tracker: Tracker
     stop: StopSignal
+    store: Store
     meter: Meter = field(default_factory=Meter)
     facts: dict[str, Any] = field(default_factory=dict)  # fields of the record
 
     @property
     def base(self) -> Path:
         """runs_dir; further processes of a distributed job work in a folder of their own below it."""
-        rank = os.environ.get("RANK", "0")
-        return Path(self.spec.options["runs_dir"]) / ("" if rank == "0" else f"rank{rank}")
+        runs = Path(self.spec.options["runs_dir"])
+        return runs if is_main_process() else runs / f"rank{os.environ['RANK']}"
 
     @property
     def folder(self) -> Path:
@@ -68,15 +81,26 @@ def build(values: dict[str, Any], where: str):
         raise UserError(explain_validation_error(error, where)) from error
 
 
-def prepare(spec: RunSpec, stop: StopSignal) -> Run:
+def prepare(spec: RunSpec, stop: StopSignal, store: Store) -> Run:
     """Build the parts and refuse, before anything expensive, what cannot work. Raises UserError."""
     method, task = build(spec["method"], "method"), build(spec["task"], "task")
+    _check_writable(Path(spec.options["runs_dir"]))
     skeleton = models.skeleton(spec["model"], spec.options["model_path"])
     rank = getattr(method, "rank", None)
     target_layers(skeleton, rank if isinstance(rank, int) else None)
-    tracking = spec.options["tracking"] if os.environ.get("RANK", "0") == "0" else {"mode": "off"}
+    tracking = spec.options["tracking"] if is_main_process() else {"mode": "off"}
     tracker = Tracker(tracking, Path(spec.options["runs_dir"]) / spec.run_id)
-    return Run(spec, method, task, tracker, stop)
+    return Run(spec, method, task, tracker, stop, store)
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises UserError if adapters and checkpoints could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"The runs folder '{folder}' cannot be written: {error.strerror}.") from error
 
 
 def execute(run: Run) -> None:
@@ -84,12 +108,14 @@ def execute(run: Run) -> None:
     spec, meter = run.spec, run.meter
     seed_everything(spec)
     run.folder.mkdir(parents=True, exist_ok=True)
+    if spec.options["force"]:
+        (run.folder / "samples.jsonl").unlink(missing_ok=True)
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
     with meter.phase("load"):
         bundle = models.load(spec["model"], spec.options["model_path"], _device())
         train_rows, eval_rows = _rows(run)
-        data = run.task.train_data(train_rows, bundle, spec["data"], spec["train"])
+        data = run.task.train_data(train_rows.rows, train_rows.dataset, bundle, spec["data"], spec["train"])
         run.facts |= {"model": bundle.origin | spec["identity"]["model"], "data": data.facts}
     run.tracker.start(spec.run_id, spec.values, f"{spec['scale']['name']}/{spec['task']['name']}")
 
@@ -113,7 +139,7 @@ def execute(run: Run) -> None:
     _export(run, bundle, adapter)
 
 
-def _rows(run: Run) -> tuple[list[dict], list[dict]]:
+def _rows(run: Run) -> tuple[Rows, Rows]:
     """Training and evaluation rows; for stage=tune the latter are validation rows that training never sees."""
     spec = run.spec
     root, data = spec.options["data_root"], spec["data"]
@@ -124,21 +150,21 @@ def _rows(run: Run) -> tuple[list[dict], list[dict]]:
     elif data["source"] == "pocket":
         held_out = load_rows(eval_name, "validation", root)
     elif 0 < data["holdout"] < len(rows):
-        rows, held_out = rows[: -data["holdout"]], rows[-data["holdout"] :]
+        rows, held_out, eval_name = rows[: -data["holdout"]], rows[-data["holdout"] :], train_name
     else:
         raise UserError(f"stage=tune needs data.holdout between 1 and {len(rows) - 1}: rows kept aside from training.")
-    return rows, held_out[: spec["eval"]["limit"]]
+    return Rows(rows, train_name), Rows(held_out[: spec["eval"]["limit"]], eval_name)
 
 
-def _score_before(run: Run, bundle: ModelBundle, rows: list[dict]) -> dict[str, float]:
+def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]:
     """The untouched model's score, shared by all methods and seeds that start from it."""
     v = run.spec.values
-    parts = {name: v[name] for name in ("task", "eval", "eval_data", "model", "stage", "protocol")}
-    key = fingerprint(parts | {"model_sha256": v["identity"]["model"], "data": v["data"]})[:16]
+    parts = {name: v[name] for name in ("task", "eval", "eval_data", "model", "identity", "data", "stage", "protocol")}
+    key = fingerprint(parts)[:16]
     folder = run.caches / "before" / f"{v['task']['name'].replace('/', '_')}-{key}"
     stored = folder / "metrics.json"
     run.facts.setdefault("reused", {})["eval_before"] = stored.exists()
-    if stored.exists():
+    if stored.exists() and not run.spec.options["force"]:
         return json.loads(stored.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     metrics = _evaluate(run, bundle, rows, folder / f"samples.{os.getpid()}.jsonl", "before training")
@@ -149,13 +175,15 @@ def _score_before(run: Run, bundle: ModelBundle, rows: list[dict]) -> dict[str, 
     return metrics
 
 
-def _evaluate(run: Run, bundle: ModelBundle, rows: list[dict], samples_file: Path, title: str) -> dict[str, float]:
+def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, title: str) -> dict[str, float]:
     """Answers scored, and the loss on the reference answers."""
-    settings = run.spec["eval"] | {"chunk": run.spec.options["chunk"]}
+    settings = run.spec["eval"]
     with Bar(f"answers {title}") as bar:
-        samples = run.task.evaluate(bundle, rows, settings, samples_file, bar)
-    references = run.task.reference_examples(rows, bundle, run.spec["data"]["max_length"])
+        samples = run.task.evaluate(bundle, rows.rows, rows.dataset, settings, samples_file, bar)
+    references = run.task.reference_examples(rows.rows, rows.dataset, bundle, run.spec["data"]["max_length"])
     loss = mean_loss(run.task, bundle, references, settings["batch_size"])
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss on the reference answers is {loss} {title} ({run.facts.get('steps', 0)} steps)")
     return run.task.score(samples) | {"reference_loss": loss, "samples": len(samples)}
 
 
@@ -163,7 +191,7 @@ def _initialise(run: Run, bundle: ModelBundle, data) -> Adapter:
     """The start from the cache or from the method, put into the model."""
     spec = run.spec
     file = run.caches / "init" / f"{spec.init_id}.safetensors"
-    start = cache.load_initialisation(file)
+    start = None if spec.options["force"] else cache.load_initialisation(file)
     run.facts["reused"]["init"] = start is not None
     if start is None:
         seed = stream_seed(spec["seed"], "calibration_order")
@@ -181,35 +209,51 @@ def _initialise(run: Run, bundle: ModelBundle, data) -> Adapter:
 
 
 def _train(run: Run, bundle: ModelBundle, adapter: Adapter, data) -> None:
-    """Train, or take the weights that another run with the same training left."""
+    """Train, or take the weights that another run with the same training left.
+
+    One process at a time: runs that differ only in their evaluation share the training and its checkpoint.
+    """
     spec = run.spec
-    finished = run.caches / "train" / f"{spec.train_id}.safetensors"
-    found = cache.load_tensors(finished)
-    run.facts["reused"]["train"] = found is not None
-    if found is not None:
-        tensors, facts = found
-        adapter.load_state_dict(tensors)
-    else:
-        checkpoint_file = run.caches / "train" / f"{spec.train_id}.checkpoint"
+    finished = Path(spec.options["runs_dir"]) / "cache" / "train" / f"{spec.train_id}.safetensors"
+    if distributed():
+        _train_now(run, bundle, adapter, data, finished)
+        return
+    with run.store.claim(f"train-{spec.train_id[:16]}", wait=True):
+        found = None if spec.options["force"] else cache.load_tensors(finished)
+        run.facts["reused"]["train"] = found is not None
+        if found is None:
+            _train_now(run, bundle, adapter, data, finished)
+        else:
+            tensors, facts = found
+            adapter.load_state_dict(tensors)
+            run.facts |= facts
+
+
+def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data, finished: Path) -> None:
+    """The training loop, its checkpoint, and what it leaves for later runs. Facts are kept even if it fails."""
+    spec, result = run.spec, train.TrainResult()
+    checkpoint_file = finished.with_suffix(".checkpoint")
+    run.stop.deferred = True
+    try:
         with Bar("training") as bar:
-            run.stop.deferred = True
-            try:
-                result = train.fit(
-                    bundle, adapter, run.method, run.task, data.examples, spec["train"], spec["seed"],
-                    checkpoint_file=checkpoint_file, checkpoint_minutes=spec.options["checkpoint_minutes"],
-                    stop=run.stop, progress=bar, log=run.tracker.log,
-                )  # fmt: skip
-            finally:
-                run.stop.deferred = False
-        facts = {"steps": result.steps, "tokens": result.tokens, "resumed": result.resumed, "curve": train.thin(result.curve)}
+            train.fit(
+                bundle, adapter, run.method, run.task, data.examples, spec["train"], spec["seed"],
+                checkpoint_file=checkpoint_file, checkpoint_minutes=spec.options["checkpoint_minutes"],
+                stop=run.stop, progress=bar, log=run.tracker.log, result=result,
+            )  # fmt: skip
+    finally:
+        run.stop.deferred = False
+        facts = {"steps": result.steps, "tokens": result.tokens, "resumed": result.resumed}
+        facts["curve"] = train.thin(result.curve)
+        run.facts |= facts
+    if is_main_process():
         cache.save_tensors(finished, adapter.state_dict(), facts)
         checkpoint_file.unlink(missing_ok=True)
-    run.facts |= facts
 
 
 def _export(run: Run, bundle: ModelBundle, adapter: Adapter) -> None:
     """Stock PEFT LoRA for every method with low-rank layers; the whole checkpoint for full fine-tuning."""
-    base = run.spec["model"]["hub_id"] or run.spec["identity"]["model"]["checkpoint"]
+    base = run.spec["identity"]["model"]["checkpoint"]
     if adapter.layers:
         factors = run.method.export(adapter)
         size = export_adapter(run.folder / "adapter", factors, bundle.module, bundle.kind, bundle.head, base)

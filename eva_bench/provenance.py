@@ -77,9 +77,10 @@ def model_folder(model: dict[str, Any], explicit_path: str | None) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """config, tokenizer and weights: everything in a checkpoint that can change a number."""
-    patterns = ("config.json", "tokenizer*", "*.safetensors", "*.model", "vocab.*", "merges.txt")
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    """Configs, tokenizer and weights: everything in a checkpoint that can change a number."""
+    patterns = ("*.json", "*.safetensors", "*.model", "*.txt")
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if path.name not in ("manifest.json", "model.safetensors.index.json"))
 
 
 def model_identity(plain: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +91,9 @@ def model_identity(plain: dict[str, Any], options: dict[str, Any]) -> dict[str, 
         raise UserError(f"The checkpoint '{folder.name}' has no *.safetensors file with weights.")
     listing = {path.name: cached_sha256(path, options["runs_dir"]) for path in files}
     digest = hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
-    return {"checkpoint": folder.name, "sha256": digest}
+    explicit = options["model_path"]
+    name = folder.name if explicit else plain["model"]["hub_id"]
+    return {"checkpoint": name, "sha256": digest}
 
 
 def data_names(plain: dict[str, Any]) -> tuple[str, str]:

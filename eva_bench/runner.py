@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from eva_bench.errors import NonFiniteLoss, UserError
+from eva_bench.processes import is_main_process
 from eva_bench.progress import say
 from eva_bench.provenance import code_version, hardware, package_versions
 from eva_bench.record import Record
@@ -59,7 +60,7 @@ def _run_claimed(spec: RunSpec, store: Store) -> int:
     with StopSignal() as stop:
         run, status, error = None, "ok", None
         try:
-            run = pipeline.prepare(spec, stop)
+            run = pipeline.prepare(spec, stop, store)
             pipeline.execute(run)
         except UserError:
             raise
@@ -70,21 +71,18 @@ def _run_claimed(spec: RunSpec, store: Store) -> int:
         except Exception as reason:
             status, error = "failed", f"{type(reason).__name__}: {reason}"
             _keep_traceback(spec)
-        if run is None or not is_main_process():
+        if not is_main_process():
             return EXIT_CODES[status]
-        record = make_record(spec, run, status, error)
+        facts, costs = (run.facts, run.meter.phases) if run else ({}, {})
+        record = make_record(spec, status, error, facts, costs)
         path = store.write(record)
-        run.tracker.finish(record)
-    say(summary(record, spec, path, run.tracker.where))
+        if run:
+            run.tracker.finish(record)
+    say(summary(record, spec, path, run.tracker.where if run else None))
     return EXIT_CODES[status]
 
 
-def is_main_process() -> bool:
-    """False in the second and later processes of a job started by `accelerate launch` or torchrun."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def make_record(spec: RunSpec, run, status: str, error: str | None) -> Record:
+def make_record(spec: RunSpec, status: str, error: str | None, facts: dict, costs: dict) -> Record:
     """The record of a run as far as it came."""
     v = spec.values
     return Record(
@@ -98,13 +96,13 @@ def make_record(spec: RunSpec, run, status: str, error: str | None) -> Record:
         seed=v["seed"],
         spec=v,
         origins=spec.origins,
-        costs=run.meter.phases,
+        costs=costs,
         code=code_version(),
         packages=package_versions(),
         hardware=hardware(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         error=_without_paths(error),
-        **run.facts,
+        **facts,
     )
 
 

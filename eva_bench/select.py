@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from statistics import mean
 
 from eva_bench.errors import UserError
+from eva_bench.progress import warn
 from eva_bench.record import Record
-from eva_bench.spec import CONF
+from eva_bench.spec import CONF, fingerprint
 from eva_bench.store import Store
 
 # Metric to select on, and whether larger is better: the loss on the reference answers moves smoothly where
@@ -28,10 +29,17 @@ def select(records: Sequence[Record], scale: str, family: str) -> dict[str, tupl
         UserError: no tuning records, or methods whose grids differ.
     """
     by_method: dict[str, dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    settings = set()
     for record in records:
         spec = record.spec
         if (record.status, spec["stage"], record.scale, spec["task"]["family"]) == ("ok", "tune", scale, family):
             by_method[record.method][spec["train"]["lr"]].append(record)
+            settings.add(_common_settings(spec))
+    if len(settings) > 1:
+        raise UserError(
+            f"The stage=tune records of '{family}' at scale '{scale}' differ in more than method, seed and learning "
+            "rate (model, data, length of training or protocol): move those that no longer count out of records/."
+        )
     if not by_method:
         raise UserError(f"No stage=tune records of family '{family}' at scale '{scale}': run the grid first (docs/protocol.md).")
     grids = {method: sorted((lr, len(found)) for lr, found in rates.items()) for method, rates in by_method.items()}
@@ -46,6 +54,12 @@ def select(records: Sequence[Record], scale: str, family: str) -> dict[str, tupl
     return chosen
 
 
+def _common_settings(spec: dict) -> str:
+    """Fingerprint of everything that all tuning runs must share."""
+    train = {key: value for key, value in spec["train"].items() if key != "lr"}
+    return fingerprint({k: v for k, v in spec.items() if k not in ("method", "seed", "train")} | {"train": train})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write conf/tuned/<scale>/<family>/<method>.yaml for every tuned method."""
     wanted = dict(item.split("=", 1) for item in (sys.argv[1:] if arguments is None else arguments))
@@ -57,11 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     folder = CONF / "tuned" / scale / family
     folder.mkdir(parents=True, exist_ok=True)
+    grid = {record.spec["train"]["lr"] for record in Store(wanted.get("results", "results")).read_all()
+            if record.spec["stage"] == "tune"}  # fmt: skip
     for method, (lr, records) in sorted(chosen.items()):
+        if lr in (min(grid), max(grid)):
+            warn(f"{method}: the best learning rate {lr:g} is at the edge of the grid; a wider grid may be better")
         sources = "\n".join(f"#   {record.run_id}" for record in sorted(records, key=lambda r: r.run_id))
         (folder / f"{method}.yaml").write_text(
             f"# @package _global_\n# Written by `make select`: best {METRIC} on validation data. From the records\n{sources}\n"
-            f"train:\n  lr: {lr:.1e}\n"
+            f"train:\n  lr: {float(lr)!r}\n"
         )
         print(f"{method}: train.lr={lr:g} ({METRIC} {mean(r.metrics[METRIC] for r in records):.4f})")
     return 0

@@ -128,7 +128,7 @@ class Config:
 ConfigStore.instance().store(name="schema", node=Config)
 
 # Keys that say where and how to run, but cannot change a number.
-NOT_IN_FINGERPRINT = ("data.root", "model.path", "train.checkpoint_minutes", "eval.chunk")
+NOT_IN_FINGERPRINT = ("data.root", "model.path", "train.checkpoint_minutes")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ class RunSpec:
     @property
     def init_id(self) -> str:
         names = ("protocol", "stage", "model", "data", "method", "adapter", "calibration", "seed", "identity")
-        return fingerprint({name: self.values[name] for name in names} | {"format": self.values["task"]["format"]})
+        text = {"format": self.values["task"]["format"], "loss_on_prompt": self.values["train"]["loss_on_prompt"]}
+        return fingerprint({name: self.values[name] for name in names} | text)
 
     @property
     def train_id(self) -> str:
@@ -175,7 +176,10 @@ class RunSpec:
 
 
 def fingerprint(content: Any) -> str:
-    """SHA-256 of canonical JSON: independent of key order, process and platform."""
+    """SHA-256 of canonical JSON: independent of key order, process and platform.
+
+    A checkpoint counts by its content, not by the name of the folder it lies in.
+    """
     text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -183,7 +187,7 @@ def fingerprint(content: Any) -> str:
 def _canonical(value: Any) -> Any:
     """1 and 1.0 are the same setting whether typed on the command line or read from YAML."""
     if isinstance(value, dict):
-        return {str(key): _canonical(item) for key, item in value.items()}
+        return {str(key): _canonical(item) for key, item in value.items() if key != "checkpoint"}
     if isinstance(value, (list, tuple)):
         return [_canonical(item) for item in value]
     if isinstance(value, float) and value.is_integer():
@@ -232,8 +236,9 @@ def _chosen(overrides: Sequence[str], group: str) -> bool:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
-    from eva_bench.explain import explain_hydra_error  # only needed when something is wrong
+    from eva_bench.explain import check_added_and_removed, explain_hydra_error
 
+    check_added_and_removed(overrides)
     try:
         if GlobalHydra.instance().is_initialized():
             return compose("config", list(overrides), return_hydra_config=True)
@@ -282,9 +287,12 @@ CHOICES = {
     "data.too_long": ("truncate", "drop"),
     "model.dtype": ("float32", "bfloat16", "float16"),
     "stage": ("tune", "final"),
+    "model.kind": ("language", "classifier", "vision", "decision"),
+    "tracking.mode": ("auto", "online", "offline", "off"),
 }
 POSITIVE = ("train.lr", "train.batch_size", "train.micro_batch_size", "data.max_length", "adapter.rank",
-            "calibration.batch_size", "eval.batch_size", "eval.max_new_tokens")  # fmt: skip
+            "calibration.batch_size", "eval.batch_size", "eval.max_new_tokens", "eval.chunk", "threads",
+            "train.steps", "train.epochs", "eval.limit")  # fmt: skip
 
 
 def _check_values(plain: dict[str, Any]) -> None:
@@ -296,7 +304,7 @@ def _check_values(plain: dict[str, Any]) -> None:
         if get(dotted) not in allowed:
             raise UserError(f"{dotted}={get(dotted)} is not one of {', '.join(allowed)}.")
     for dotted in POSITIVE:
-        if not get(dotted) > 0:
+        if get(dotted) is not None and not get(dotted) > 0:
             raise UserError(f"{dotted}={get(dotted)} must be greater than 0.")
     train = plain["train"]
     if train["steps"] is None and train["epochs"] is None:

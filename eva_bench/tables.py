@@ -20,7 +20,8 @@ from eva_bench.store import Store
 
 # Overrides that choose a cell, or say where and how to run; any other makes a run a private experiment.
 CELL_OVERRIDES = {
-    "method", "task", "scale", "seed", "stage", "tracking", "threads", "wait", "force", "results_dir", "runs_dir",
+    "method", "task", "scale", "model", "seed", "stage", "suite", "tracking", "threads", "wait", "force", "results_dir",
+    "runs_dir", "train.checkpoint_minutes",
 }  # fmt: skip
 MISSING = "–"
 
@@ -51,13 +52,13 @@ class Table:
     best: set[tuple[int, int]]  # (row, column) of the best mean of a column
 
 
-def build_table(name: str, table: dict[str, Any], records: Iterable[Record], scale: str) -> Table | None:
-    """One scale's table, or None where no record exists.
+def build_table(name: str, table: dict[str, Any], records: Iterable[Record], scale: str, model: str) -> Table | None:
+    """The table of one scale and model, or None where no record exists.
 
     Raises:
         UserError: the table names a metric that no record has.
     """
-    cells, aside = _cells(records, table, scale)
+    cells, aside = _cells(records, table, scale, model)
     if not cells:
         return None
     columns = table["columns"]
@@ -82,18 +83,18 @@ def build_table(name: str, table: dict[str, Any], records: Iterable[Record], sca
         row += [str(len(cell)), *_costs(cell)]
         rows.append(row + [source.get(method, MISSING) for source in published])
     best = {(row, index) for index, found in means.items() for value, row in found if value == max(found)[0]}
-    return Table(f"{table['title']}, scale={scale}", header, rows, _notes(cells, scale, aside), best)
+    return Table(f"{table['title']}, scale={scale}, {model}", header, rows, _notes(cells, scale, aside), best)
 
 
-def _cells(records: Iterable[Record], table: dict, scale: str) -> tuple[dict[str, list[Record]], int]:
+def _cells(records: Iterable[Record], table: dict, scale: str, model: str) -> tuple[dict[str, list[Record]], int]:
     """Records per method that differ in nothing but the seed; of several settings the one finished last."""
     groups: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     aside = 0
     for record in records:
-        if record.task != table["task"] or record.scale != scale or record.status != "ok":
+        where = (record.task, record.scale, record.spec["model"]["name"], record.status)
+        if where != (table["task"], scale, model, "ok"):
             continue
-        private = {item.split("=")[0].lstrip("+~") for item in record.origins.get("command_line", [])} - CELL_OVERRIDES
-        if private or record.spec["stage"] != "final" or record.method not in table["methods"]:
+        if _is_private(record) or record.spec["stage"] != "final" or record.method not in table["methods"]:
             aside += record.spec["stage"] == "final"
             continue
         settings = fingerprint({key: value for key, value in record.spec.items() if key != "seed"})
@@ -104,6 +105,17 @@ def _cells(records: Iterable[Record], table: dict, scale: str) -> tuple[dict[str
         cells[method] = sorted(latest, key=lambda record: record.seed)
         aside += sum(len(found) for found in by_settings.values()) - len(latest)
     return cells, aside
+
+
+def _is_private(record: Record) -> bool:
+    """Whether a run changed more than the cell: then it is somebody's experiment, not part of the benchmark.
+
+    Local files are no change where they are exactly the pinned ones (scales lite and paper).
+    """
+    overrides = {item.split("=")[0].lstrip("+~") for item in record.origins.get("command_line", [])} - CELL_OVERRIDES
+    if record.scale != "pocket" and record.spec["identity"]["data"].get("as_pinned"):
+        overrides -= {"data.root"}
+    return bool(overrides)
 
 
 def _costs(cell: list[Record]) -> list[str]:
@@ -199,11 +211,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for path in sorted((CONF / "table").glob("*.yaml")):
             spec = yaml.safe_load(path.read_text())
-            for scale in ("pocket", "lite", "paper"):
-                table = build_table(path.stem, spec, records, scale)
+            for scale, model in sorted({(record.scale, record.spec["model"]["name"]) for record in records}):
+                table = build_table(path.stem, spec, records, scale, model)
                 if table is None:
                     continue
-                base = folder / f"{path.stem}-{scale}"
+                base = folder / f"{path.stem}-{scale}-{model}"
                 base.with_suffix(".md").write_text(to_markdown(table), encoding="utf-8")
                 base.with_suffix(".tex").write_text(to_latex(table), encoding="utf-8")
                 write_csv(table, base.with_suffix(".csv"))

@@ -44,8 +44,10 @@ class Task:
     format: dict[str, Any]
     kind: ClassVar[str] = "language"
 
-    def train_data(self, rows: Sequence[dict], bundle: ModelBundle, data: dict, train: dict) -> TrainData:
-        """Encode training rows. Raises UserError for rows that cannot be used, naming them."""
+    def train_data(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: dict, train: dict
+    ) -> TrainData:
+        """Encode training rows of a data set of the manifest. Raises UserError for rows that cannot be used, naming them."""
         raise NotImplementedError
 
     def collate(self, examples: Sequence[Example], bundle: ModelBundle) -> Batch:
@@ -61,7 +63,13 @@ class Task:
         raise NotImplementedError
 
     def evaluate(
-        self, bundle: ModelBundle, rows: Sequence[dict], evaluation: dict, samples_file: Path, progress: Callable
+        self,
+        bundle: ModelBundle,
+        rows: Sequence[dict],
+        dataset: str,
+        evaluation: dict,
+        samples_file: Path,
+        progress: Callable,
     ) -> list[dict]:
         """Answer every row, one JSON line per row in `samples_file`; continues after the last complete line."""
         raise NotImplementedError

@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 
 from eva_bench import checkpoint
 from eva_bench.adapter import Adapter
-from eva_bench.errors import NonFiniteLoss
+from eva_bench.errors import NonFiniteLoss, UserError
 from eva_bench.method import Method
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.spec import stream_seed
@@ -62,9 +62,9 @@ def batch_indices(step: int, batch_size: int, n_examples: int, seed: int) -> lis
     return indices
 
 
-def micro_batches(indices: Sequence[int], size: int, rank: int, world: int) -> Iterator[Sequence[int]]:
+def micro_batches(indices: Sequence[int], size: int, accelerator: Accelerator) -> Iterator[Sequence[int]]:
     """This process's share of a step, cut into forward passes."""
-    mine = indices[rank::world]
+    mine = indices[accelerator.process_index :: accelerator.num_processes]
     for start in range(0, len(mine), size):
         yield mine[start : start + size]
 
@@ -83,19 +83,30 @@ def fit(
     stop: checkpoint.StopSignal | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     log: Callable[[dict[str, float]], None] = lambda values: None,
+    result: TrainResult | None = None,
 ) -> TrainResult:
     """Train the adapter; continues from `checkpoint_file` if it is there.
+
+    Args:
+        result: filled step by step, so that it is known how far a run came that fails.
 
     The loss of a step is the sum over all its predictions divided by their number in the whole effective
     batch, so that one batch of 8 and 8 accumulated batches of 1 give the same gradient.
 
     Raises:
-        NonFiniteLoss: with the step.
+        NonFiniteLoss: loss or gradient norm is NaN or infinite; with the step.
+        UserError: several processes that cannot share the batch evenly.
         checkpoint.Interrupted: after writing a checkpoint, when `stop` asks for it.
     """
     device = next(bundle.module.parameters()).device
     AcceleratorState._reset_state()  # the cells of a sweep share a process and may differ in precision
     accelerator = Accelerator(mixed_precision=MIXED[train["precision"]], cpu=device.type == "cpu")
+    share = train["micro_batch_size"] * accelerator.num_processes
+    if train["batch_size"] % share:
+        raise UserError(
+            f"train.batch_size={train['batch_size']} is not a multiple of train.micro_batch_size="
+            f"{train['micro_batch_size']} times {accelerator.num_processes} processes."
+        )
     groups = method.parameter_groups(adapter, train["lr"], train["weight_decay"])
     optimizer = torch.optim.AdamW(groups, lr=train["lr"], fused=True)
     peak_lrs = [group["lr"] for group in optimizer.param_groups]
@@ -103,44 +114,54 @@ def fit(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     total = total_steps(train, len(examples))
     torch.manual_seed(stream_seed(seed, "dropout"))
-    result = _resume(checkpoint_file, adapter, optimizer)
+    result = _resume(checkpoint_file, adapter, optimizer, result or TrainResult())
     model.train()
     last_save = time.monotonic()
-    for step in range(result.steps, total):
-        indices = batch_indices(step, train["batch_size"], len(examples), seed)
-        count = sum(task.loss_count(examples[i]) for i in indices)  # over all processes
-        factor = learning_rate_factor(step, total, train["schedule"], train["warmup_ratio"])
-        for group, peak in zip(optimizer.param_groups, peak_lrs, strict=True):
-            group["lr"] = peak * factor
-        loss = torch.zeros((), device=device)
-        shares = micro_batches(indices, train["micro_batch_size"], accelerator.process_index, accelerator.num_processes)
-        for rows in shares:
-            with accelerator.autocast():
-                loss_sum, _ = task.loss(model, task.collate([examples[i] for i in rows], bundle))
-            share = loss_sum / max(count, 1)
-            accelerator.backward(share * accelerator.num_processes)  # processes average their gradients
-            loss += share.detach()
-        value = float(accelerator.reduce(loss, "sum"))
-        if not math.isfinite(value):
-            raise NonFiniteLoss(step + 1, value)
-        if (penalty := method.penalty(adapter, train["lr"])) is not None:
-            accelerator.backward(penalty)
-        norm = float(accelerator.clip_grad_norm_(parameters, train["clip_norm"]))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    try:
+        for step in range(result.steps, total):
+            indices = batch_indices(step, train["batch_size"], len(examples), seed)
+            count = sum(task.loss_count(examples[i]) for i in indices)  # over all processes
+            factor = learning_rate_factor(step, total, train["schedule"], train["warmup_ratio"])
+            for group, peak in zip(optimizer.param_groups, peak_lrs, strict=True):
+                group["lr"] = peak * factor
+            loss = torch.zeros((), device=device)
+            for rows in micro_batches(indices, train["micro_batch_size"], accelerator):
+                with accelerator.autocast():
+                    loss_sum, _ = task.loss(model, task.collate([examples[i] for i in rows], bundle))
+                part = loss_sum / max(count, 1)
+                accelerator.backward(part * accelerator.num_processes)  # processes average their gradients
+                loss += part.detach()
+            if (penalty := method.penalty(adapter, train["lr"])) is not None:
+                accelerator.backward(penalty)
+            norm = float(accelerator.clip_grad_norm_(parameters, train["clip_norm"]))
+            value, asked = _agree(accelerator, loss, stop)
+            if not math.isfinite(value) or (not math.isfinite(norm) and train["precision"] != "fp16"):
+                raise NonFiniteLoss(step + 1, value, norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
-        result.steps, result.tokens = step + 1, result.tokens + count
-        result.curve.append([step + 1, value, norm, peak_lrs[0] * factor])
-        progress(step + 1, total, f"loss {value:.4f}")
-        log({"train/loss": value, "train/grad_norm": norm, "train/lr": peak_lrs[0] * factor, "train/step": step + 1})
-        asked = stop is not None and stop.requested
-        if asked or time.monotonic() - last_save > 60 * checkpoint_minutes:
-            _save(checkpoint_file, adapter, optimizer, result)
-            last_save = time.monotonic()
-        if asked:
-            raise checkpoint.Interrupted(f"after step {step + 1} of {total}")
-    bundle.module.eval()
+            result.steps, result.tokens = step + 1, result.tokens + count
+            result.curve.append([step + 1, value, norm, peak_lrs[0] * factor])
+            progress(step + 1, total, f"loss {value:.4f}")
+            log({"train/loss": value, "train/grad_norm": norm, "train/lr": peak_lrs[0] * factor, "train/step": step + 1})
+            due = time.monotonic() - last_save > 60 * checkpoint_minutes
+            if (asked or due) and accelerator.is_main_process:
+                _save(checkpoint_file, adapter, optimizer, result)
+                last_save = time.monotonic()
+            if asked:
+                raise checkpoint.Interrupted(f"after step {step + 1} of {total}")
+    finally:
+        # Accelerate leaves its autocast in model.forward; evaluation must not run under it unasked.
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        bundle.module.eval()
     return result
+
+
+def _agree(accelerator: Accelerator, loss: torch.Tensor, stop: checkpoint.StopSignal | None) -> tuple[float, bool]:
+    """Loss of the whole batch, and whether any process was asked to stop: all must leave at the same step."""
+    asked = float(stop is not None and stop.requested)
+    value, asked = accelerator.reduce(torch.stack([loss.double(), loss.new_tensor(asked).double()]), "sum").tolist()
+    return value, asked > 0
 
 
 def _save(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> None:
@@ -148,14 +169,15 @@ def _save(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> None:
     checkpoint.save(file, state | {"rng": torch.get_rng_state()})
 
 
-def _resume(file: Path, adapter: Adapter, optimizer) -> TrainResult:
+def _resume(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> TrainResult:
     state = checkpoint.load(file)
     if state is None:
-        return TrainResult()
+        return result
     adapter.load_state_dict(state["tensors"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
-    result = TrainResult(**state["result"])
+    for name, value in state["result"].items():
+        setattr(result, name, value)
     result.resumed += 1
     return result
 
@@ -166,4 +188,4 @@ def thin(curve: list[list[float]], points: int = 200) -> list[list[float]]:
         return curve
     head, tail = curve[:50], curve[50:]
     stride = math.ceil(len(tail) / (points - len(head)))
-    return head + tail[stride - 1 :: stride]
+    return head + tail[::-stride][::-1]  # counted from the end, so that the last step is kept

@@ -11,10 +11,11 @@ from tasks import sources
 from tasks.harness import generate
 from tasks.language import LanguageTask
 
-# Columns of question and answer, and what a complete answer holds, per reader named in tasks/manifest.yaml.
+# Columns of question and answer, where the final answer stands, and whether a row is useless without one, per
+# reader named in tasks/manifest.yaml. (MetaMathQA is only trained on: any response will do.)
 READERS = {
-    "gsm8k": ("question", "answer", re.compile(r"####\s*\S")),
-    "metamath": ("query", "response", re.compile(r"The answer is:?\s*\S")),
+    "gsm8k": ("question", "answer", re.compile(r"####\s*(\S.*)"), True),
+    "metamath": ("query", "response", re.compile(r"The answer is:?\s*(\S.*)"), False),
 }
 
 
@@ -23,19 +24,27 @@ class GSM8K(LanguageTask):
     """Generated answers, read strictly (the format trained on) and flexibly (the last number of the text)."""
 
     def texts(self, rows, dataset):
-        question, answer, complete = READERS[sources.entry(dataset).get("reader", "gsm8k")]
+        question, answer, final, needed = READERS[sources.entry(dataset).get("reader", "gsm8k")]
         without = [
-            i for i, row in enumerate(rows) if not row.get(question) or not complete.search(row.get(answer) or "")
+            i
+            for i, row in enumerate(rows)
+            if not row.get(question) or not row.get(answer) or (needed and not final.search(row[answer]))
         ]
         if without:
             named = ", ".join(map(str, without[:5])) + (", ..." if len(without) > 5 else "")
             raise UserError(f"{len(without)} of {len(rows)} rows of '{dataset}' have no answer: rows {named}.")
-        return [{"question": row[question].strip(), "answer": row[answer].strip()} for row in rows]
+        return [
+            {
+                "question": row[question].strip(),
+                "answer": row[answer].strip(),
+                "final": (final.findall(row[answer]) or [""])[-1].strip(),
+            }
+            for row in rows
+        ]
 
-    def evaluate(self, bundle, rows, evaluation, samples_file, progress):
+    def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
         docs = [
-            {"prompt": self.eval_prompt.format(**text), "target": text["answer"].rpartition("####")[2].strip()}
-            for text in self.texts(rows, self.dataset)
+            {"prompt": self.eval_prompt.format(**text), "target": text["final"]} for text in self.texts(rows, dataset)
         ]
         return generate(self.harness, bundle, docs, evaluation, samples_file, progress)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -38,14 +37,13 @@ class LanguageTask(Task):
             return self.format["prompt_with_input"].format(question=question, input=more), answer
         return self.format["prompt"].format(**text), answer
 
-    def train_data(self, rows, bundle, data, train):
-        name = data["pocket_train"] if data["source"] == "pocket" else data["train"]
-        pairs = [self.pair(text) for text in self.texts(rows, name)]
+    def train_data(self, rows, dataset, bundle, data, train):
+        pairs = [self.pair(text) for text in self.texts(rows, dataset)]
         return encode(pairs, bundle.processor, data["max_length"], data["too_long"], train["loss_on_prompt"])
 
-    def reference_examples(self, rows, bundle, max_length: int) -> list[Example]:
+    def reference_examples(self, rows, dataset: str, bundle, max_length: int) -> list[Example]:
         """The evaluation rows with their reference answers, for the loss before and after training."""
-        pairs = [self.pair(text) for text in self.texts(rows, self.dataset)]
+        pairs = [self.pair(text) for text in self.texts(rows, dataset)]
         return encode(pairs, bundle.processor, max_length, "truncate", loss_on_prompt=False).examples
 
     def collate(self, examples, bundle):
@@ -80,7 +78,7 @@ def encode(pairs, tokenizer, max_length: int, too_long: str, loss_on_prompt: boo
             whole = [*whole, tokenizer.eos_token_id]
         if prompt[-1] == tokenizer.eos_token_id:
             prompt = prompt[:-1]
-        border = len(os.path.commonprefix([prompt, whole]))
+        border = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
         if len(whole) > max_length:
             if too_long == "drop" or border >= max_length:
                 dropped += 1

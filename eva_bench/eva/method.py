@@ -91,7 +91,10 @@ class EVA(Method):
 
 @settings
 class EVADoRA(EVA):
-    """EVA's start for DoRA: trained row norms beside A and B, which start at those of the weight."""
+    """EVA's start for DoRA: trained row norms beside A and B, which start at those of the weight.
+
+    A layer with a row of zeros (the padding row of a tied head) cannot be normalised and is left unadapted.
+    """
 
     trained = ("A", "B", "magnitude")
 
@@ -100,6 +103,9 @@ class EVADoRA(EVA):
         factors = {}
         for name, plain in start.factors.items():
             norms = weight_matrix(bundle.module.get_submodule(name)).detach().float().norm(dim=1)  # (out,)
+            if (norms == 0).any():
+                warn(f"layer '{name}' has a row of zeros, which DoRA cannot normalise: it is left unadapted")
+                continue
             factors[name] = replace(plain, magnitude=norms)
         return Initialisation(factors=factors, facts=start.facts)
 
