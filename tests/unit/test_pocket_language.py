@@ -5,12 +5,14 @@ import json
 import re
 
 import pytest
+
 from eva_bench.models.pocket import corpus
 from tasks.pocket import gsm8k
 
 torch = pytest.importorskip("torch")
-from eva_bench.models.pocket import pretrain_language  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: E402
+
+from eva_bench.models.pocket import pretrain_language  # noqa: E402
 
 FOLDER = pretrain_language.FOLDER
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
@@ -34,7 +36,11 @@ def complete(model, tokenizer, prompts, new_tokens):
 
 
 def test_files_are_those_of_the_manifest():
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FOLDER.iterdir() if path.name != "manifest.json"}
+    found = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in FOLDER.iterdir()
+        if path.name != "manifest.json"
+    }
     assert found == MANIFEST["sha256"]
     assert (FOLDER / "model.safetensors").stat().st_size <= 8_000_000
 
@@ -90,7 +96,7 @@ def test_tokenizer_is_built_the_same_again(tokenizer):
 def test_model_can_calculate(model, tokenizer):
     asked = [(a, b) for a in range(7, 47, 8) for b in range(3, 45, 6)]
     lines = complete(model, tokenizer, [f"30 + 12 = 42; 9 - 4 = 5; {a} + {b} =" for a, b in asked], 2)
-    right = sum(line.strip() == str(a + b) for line, (a, b) in zip(lines, asked))
+    right = sum(line.strip() == str(a + b) for line, (a, b) in zip(lines, asked, strict=True))
     assert right / len(asked) >= 0.9
 
 
@@ -98,7 +104,7 @@ def test_model_has_not_learnt_the_task(model, tokenizer):
     rows = gsm8k.generate("test", 100)
     answers = complete(model, tokenizer, [f"Question: {row['question']}\nAnswer:" for row in rows], 96)
     right = 0
-    for row, answer in zip(rows, answers):
+    for row, answer in zip(rows, answers, strict=True):
         wanted = row["answer"].split("#### ")[1]
         strict = re.search(r"#### (\-?[0-9\.\,]+)", answer)
         numbers = re.findall(r"-?\d+", answer)
