@@ -91,8 +91,9 @@ def model_identity(plain: dict[str, Any], options: dict[str, Any]) -> dict[str, 
         raise UserError(f"The checkpoint '{folder.name}' has no *.safetensors file with weights.")
     listing = {path.name: cached_sha256(path, options["runs_dir"]) for path in files}
     digest = hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
-    explicit = options["model_path"]
-    name = folder.name if explicit else plain["model"]["hub_id"]
+    path = options["model_path"]
+    own = path is None or path.startswith("pocket:")
+    name = (plain["model"]["hub_id"] or plain["model"]["name"]) if own else folder.name
     return {"checkpoint": name, "sha256": digest}
 
 
