@@ -15,6 +15,7 @@ from eva_bench.eva.stopping import Trial, check_points
 from eva_bench.eva.subspace import EvaResult, LayerSubspace
 
 EXACT_WIDTH = 256  # up to here `auto` keeps every second moment: no slower than a sketch, and nothing is lost
+TRIAL_SHARE = 1 / 8  # of the batches read so far: how many fresh ones a look measures on; they are counted afterwards
 
 
 class Accumulation(Passes):
@@ -59,28 +60,32 @@ class Accumulation(Passes):
         """Read batches; look at the result now and then; stop when it has settled, at the end or at the cap."""
         settings = self.settings
         older: dict[str, LayerSubspace] | None = None
-        older_batches, slope = 0, None  # slope: the gap times the number of batches
+        older_batches = 0
+        slopes = [math.inf]  # of the error as a function of 1 / batches, one per look
         for point in check_points(settings.max_batches):
             more = self._read(source, math.ceil(point / collective.processes()) - self.read)
             if not more or point == settings.max_batches:
                 self.stopped = "cap" if more else "data"
                 break
-            newer = self.subspaces(self._spectra())
-            looked_at = self.batches_seen
-            if older and min(layer.rows for layer in newer.values()) > 0:
+            newer, looked_at = self.subspaces(self._spectra()), self.batches_seen
+            if older:
                 gain = self._try(source, older, newer)
                 if gain is not None:
-                    slope = gain / (1 / older_batches - 1 / looked_at)
-                    self.gap = slope / self.batches_seen
-            if self.gap is not None and self.gap <= settings.tolerance and self.batches_seen >= settings.min_batches:
+                    slopes.append(abs(gain) / (1 / older_batches - 1 / looked_at))  # a loss is noise of that size
+            self._judge(slopes)
+            if self.converged and self.batches_seen >= settings.min_batches:
                 self.stopped = "tolerance"
                 break
             for statistic in self.statistics.values():
                 statistic.renew()
             older, older_batches = newer, looked_at
-        if slope is not None:
-            self.gap = slope / self.batches_seen
-        self.converged = self.gap is not None and self.gap <= settings.tolerance
+        self._judge(slopes)
+
+    def _judge(self, slopes: list[float]) -> None:
+        """Estimate what is missing, from the worse of the last two looks: a single one may be lucky."""
+        gap = max(slopes[-2:]) / self.batches_seen
+        self.gap = gap if math.isfinite(gap) else None
+        self.converged = gap <= self.settings.tolerance
 
     def _read(self, source: Iterator, count: int) -> bool:
         """Read up to `count` batches on each process and merge; whether any process found one at the end."""
@@ -115,10 +120,10 @@ class Accumulation(Passes):
         return {name: statistic.spectrum() for name, statistic in self.statistics.items()}
 
     def _try(self, source: Iterator, older, newer: dict[str, LayerSubspace]) -> float | None:
-        """Read one more batch per process and compare the two bases on it."""
+        """Read some more batches and compare the two bases on them."""
         means = {name: statistic.mean() for name, statistic in self.statistics.items()}
         self.trial = Trial(older, newer, means, self.used_ranks(newer))
-        self._read(source, 1)
+        self._read(source, math.ceil(self.batches_seen * TRIAL_SHARE / collective.processes()))
         gain, self.trial = self.trial.gain(), None
         return gain
 

@@ -57,9 +57,7 @@ class IncrementalSVD:
     def spectrum(self) -> Spectrum:
         """Eigenpairs of everything seen so far."""
         divisor = max(self.rows - 1, 1) if self.center else self.rows
-        return Spectrum(
-            self.components, self.singular_values.square() / divisor, self.square_sum / divisor, self.rows
-        )
+        return Spectrum(self.components, self.singular_values.square() / divisor, self.square_sum / divisor, self.rows)
 
 
 class IncrementalPasses(Passes):

@@ -173,9 +173,9 @@ class InputTap:
                 self._recent.append((weakref.ref(x), name))
                 with torch.autocast(x.device.type, enabled=False):
                     self._consume(name, x)
-            if self.stop_early and self._order and name == self._order[-1]:
-                if self._calls.count(name) == self._last_call:
-                    raise _AllSeen
+            is_last = self._order and name == self._order[-1] and self._calls.count(name) == self._last_call
+            if self.stop_early and is_last:
+                raise _AllSeen
 
         return see
 

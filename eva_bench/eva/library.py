@@ -97,7 +97,9 @@ def _write(peft_model, adapter_name: str, layers: dict[str, nn.Module], ranks: d
         layer.lora_A[adapter_name].weight.copy_(result.layers[name].components[:rank])
         layer.lora_B[adapter_name].weight.zero_()
     if len(adapted) < len(layers):
-        others = [n.removeprefix(prefix) for n, m in peft_model.named_modules() if _is_other_lora(m, adapter_name, layers)]
+        others = [
+            n.removeprefix(prefix) for n, m in peft_model.named_modules() if _is_other_lora(m, adapter_name, layers)
+        ]
         config.target_modules = sorted(adapted + others)
 
 

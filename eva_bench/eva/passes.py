@@ -1,7 +1,7 @@
 """What every solver shares: its settings, reading batches through the model, presenting the result."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from eva_bench.eva import collective
-from eva_bench.eva.statistics import Spectrum
 from eva_bench.eva.subspace import LayerSubspace
 
 GROWTH = 1.5  # each look comes after this many times the batches of the one before

@@ -1,0 +1,64 @@
+"""Two gloo processes give what one process gives."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from eva_bench.eva import EvaError, compute_subspaces
+
+
+def make_batches(count: int = 12) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.arange(1, 41).pow(-1.0)
+    return [torch.randn(100, 40, generator=generator) * scales + 5 for _ in range(count)]
+
+
+def solve(batches, solver: str):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 24), nn.Tanh(), nn.Linear(24, 2))
+    return compute_subspaces(model, ["0", "2"], batches, components=4, solver=solver, tolerance=-1)
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    results = {solver: solve(make_batches()[rank::2], solver) for solver in ("exact", "sketch")}
+    uneven = solve(make_batches()[:9] if rank else make_batches()[9:], "exact")  # 3 batches here, 9 there
+    try:
+        solve([] if rank else make_batches(), "exact")
+        refused = False
+    except EvaError:
+        refused = True
+    torch.save({**results, "uneven": uneven, "refused": refused}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("gloo")
+    mp.spawn(worker, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("kind", ["exact", "uneven", "sketch"])
+def test_two_processes_equal_one(two_processes, kind):
+    alone = solve(make_batches(), "sketch" if kind == "sketch" else "exact")
+    for process in two_processes:
+        for name, layer in process[kind].layers.items():
+            reference = alone.layers[name]
+            assert layer.rows == reference.rows == 1200 and process[kind].batches == 12
+            tolerance = 2e-2 if kind == "sketch" else 1e-4  # a sketch renews its test matrix at slightly other points
+            assert torch.allclose(layer.components, reference.components, atol=tolerance)
+            assert torch.allclose(layer.eigenvalues, reference.eigenvalues, rtol=tolerance)
+
+
+def test_both_processes_hold_the_same_bytes(two_processes):
+    for kind in ("exact", "uneven", "sketch"):
+        first, second = (process[kind].layers for process in two_processes)
+        assert all(torch.equal(first[name].components, second[name].components) for name in first)
+
+
+def test_an_empty_share_stops_every_process(two_processes):
+    assert all(process["refused"] for process in two_processes)
