@@ -1,0 +1,80 @@
+"""Caches and checkpoints: whole or absent; damage is noticed, said, and mended by computing again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eva_bench import cache, checkpoint
+from eva_bench.adapter import Factors
+from eva_bench.method import Initialisation
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16), "c": torch.tensor([], dtype=torch.int64)}
+
+
+def test_tensors_and_facts_come_back_exactly(tmp_path):
+    cache.save_tensors(tmp_path / "new/x.safetensors", TENSORS, {"steps": 3, "curve": [[1, 0.5]]})
+    tensors, facts = cache.load_tensors(tmp_path / "new/x.safetensors")
+    assert facts == {"steps": 3, "curve": [[1, 0.5]]} and tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[key], TENSORS[key]) and tensors[key].dtype == TENSORS[key].dtype for key in TENSORS)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.safetensors"]
+
+
+def test_absent_is_none_without_a_word(tmp_path, capsys):
+    assert cache.load_tensors(tmp_path / "x") is None and checkpoint.load(tmp_path / "x") is None
+    assert capsys.readouterr().err == ""
+
+
+def flip(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+
+
+@pytest.mark.parametrize("damage", [flip, lambda b: b[:-10], lambda b: b[:20], lambda b: b"", lambda b: b"garbage" * 9])
+def test_a_damaged_cache_file_is_noticed_and_made_again(damage, tmp_path, capsys):
+    path = tmp_path / "x.safetensors"
+    cache.save_tensors(path, {"a": torch.arange(9.0)}, {})
+    path.write_bytes(damage(path.read_bytes()))
+    assert cache.load_tensors(path) is None
+    assert capsys.readouterr().err.count("x.safetensors is damaged and is made again") == 1
+    cache.save_tensors(path, {"a": torch.arange(9.0)}, {})
+    assert cache.load_tensors(path) is not None
+
+
+def test_a_file_of_another_program_is_not_trusted(tmp_path, capsys):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    assert cache.load_tensors(tmp_path / "x.safetensors") is None and "damaged" in capsys.readouterr().err
+
+
+def test_an_initialisation_comes_back_with_its_scales_and_parts(tmp_path):
+    factors = {
+        "layer.0": Factors(torch.randn(2, 5), torch.randn(3, 2), scale=0.125),
+        "layer.1": Factors(torch.randn(4, 5), torch.randn(3, 4), torch.randn(4), torch.randn(3), scale=1.0),
+    }
+    cache.save_initialisation(tmp_path / "i", Initialisation(factors=factors, facts={"batches": 7}))
+    loaded = cache.load_initialisation(tmp_path / "i")
+    assert loaded.facts == {"batches": 7} and list(loaded.factors) == list(factors)
+    for name, wanted in factors.items():
+        found = loaded.factors[name]
+        assert found.scale == wanted.scale and found.tensors().keys() == wanted.tensors().keys()
+        assert all(torch.equal(found.tensors()[part], wanted.tensors()[part]) for part in wanted.tensors())
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:7], lambda b: b"", lambda b: b"\x80" * 50])
+def test_a_checkpoint_is_whole_or_none_with_a_warning(damage, tmp_path, capsys):
+    path = tmp_path / "run.checkpoint"
+    state = {"tensors": TENSORS, "rng": torch.get_rng_state(), "result": {"steps": 3}}
+    checkpoint.save(path, state)
+    assert checkpoint.load(path)["result"] == {"steps": 3} and [p.name for p in tmp_path.iterdir()] == [path.name]
+    path.write_bytes(damage(path.read_bytes()))
+    assert checkpoint.load(path) is None
+    assert "run.checkpoint cannot be read and is ignored" in capsys.readouterr().err
+
+
+def test_a_failed_save_leaves_the_former_checkpoint(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    checkpoint.save(path, {"step": 1})
+    with pytest.raises(Exception, match="pickle"):
+        checkpoint.save(path, {"step": lambda: 2})
+    assert checkpoint.load(path) == {"step": 1}

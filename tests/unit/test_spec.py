@@ -1,0 +1,152 @@
+"""The specification: what enters a fingerprint, and what never does."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from eva_bench.errors import UserError
+from eva_bench.spec import RunSpec, compose_spec, fingerprint, stream_seed
+from tests.checkpoints import write_checkpoint
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("spec")
+    write_checkpoint("smollm2_135m", folder / "model")
+    return ["method=lora", "task=gsm8k", f"model.path={folder / 'model'}", f"runs_dir={folder / 'runs'}"]
+
+
+@pytest.fixture(scope="module")
+def spec(base) -> RunSpec:
+    return compose_spec(base)
+
+
+def leaves(value, path=()):
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from leaves(item, (*path, key))
+    else:
+        yield path, value
+
+
+def changed(spec: RunSpec, path: tuple) -> RunSpec:
+    values = copy.deepcopy(spec.values)
+    place = values
+    for key in path[:-1]:
+        place = place[key]
+    old = place[path[-1]]
+    place[path[-1]] = not old if isinstance(old, bool) else old + 1 if isinstance(old, (int, float)) else f"{old}?"
+    return RunSpec(values, spec.options, spec.origins)
+
+
+# Not numbers' business: sentences for the terminal, and the name of the folder that holds the weights.
+WITHOUT_EFFECT = {("scale", "title"), ("scale", "hint"), ("identity", "model", "checkpoint")}
+
+
+def test_every_value_that_can_change_a_number_changes_the_run(spec):
+    paths = [path for path, _ in leaves(spec.values)]
+    assert len(paths) > 50
+    for path in paths:
+        assert (changed(spec, path).run_id != spec.run_id) == (path not in WITHOUT_EFFECT), path
+
+
+def test_model_data_method_and_seed_change_the_initialisation_but_training_and_evaluation_do_not(spec):
+    for path, _ in leaves(spec.values):
+        if path[0] in ("model", "data", "method", "adapter", "calibration", "seed", "stage", "protocol"):
+            assert changed(spec, path).init_id != spec.init_id, path
+        if path[0] in ("eval", "eval_data"):
+            assert changed(spec, path).train_id == spec.train_id, path
+        if path[0] == "train" and path[1] != "loss_on_prompt":
+            assert changed(spec, path).init_id == spec.init_id and changed(spec, path).train_id != spec.train_id
+
+
+def test_where_things_lie_changes_nothing(base, spec, tmp_path):
+    write_checkpoint("smollm2_135m", tmp_path / "other_name")
+    moved = compose_spec(
+        [*base, f"model.path={tmp_path / 'other_name'}", f"results_dir={tmp_path / 'r'}", f"runs_dir={tmp_path / 'x'}",
+         "threads=1", "wait=false", "force=true", "tracking=off", "train.checkpoint_minutes=1"]
+    )  # fmt: skip
+    assert (moved.run_id, moved.train_id, moved.init_id) == (spec.run_id, spec.train_id, spec.init_id)
+
+
+def test_other_weights_tokenizer_or_generation_settings_are_another_run(base, spec, tmp_path):
+    ids = {spec.run_id}
+    for number, (file, old, new) in enumerate(
+        [("config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'), ("tokenizer_config.json", "1024", "1000"),
+         ("generation_config.json", "{", '{"repetition_penalty": 1.5,')]
+    ):  # fmt: skip
+        folder = write_checkpoint("smollm2_135m", tmp_path / str(number))
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new, 1))
+        ids.add(compose_spec([*base, f"model.path={folder}"]).run_id)
+    assert len(ids) == 4
+
+
+def test_order_of_keys_and_spelling_of_numbers_do_not_matter(base, spec):
+    def shuffled(value):
+        if not isinstance(value, dict):
+            return value
+        keys = list(value)
+        random.Random(1).shuffle(keys)
+        return {key: shuffled(value[key]) for key in keys}
+
+    assert RunSpec(shuffled(spec.values), spec.options).run_id == spec.run_id
+    assert fingerprint({"a": 1, "b": [1.0, 2.5]}) == fingerprint({"b": [1, 2.5], "a": 1.0})
+    assert fingerprint({"a": 1}) != fingerprint({"a": "1"}) != fingerprint({"a": None})
+    assert fingerprint({"a": True}) != fingerprint({"a": "true"})
+    spellings = ("train.lr=1e-3", "train.lr=0.001", "train.lr=1.0e-3")
+    assert len({compose_spec([*base, spelling]).run_id for spelling in spellings}) == 1
+    assert compose_spec([*base, "adapter.alpha=8"]).run_id == compose_spec([*base, "adapter.alpha=8.0"]).run_id
+    assert compose_spec([*base, "seed=3", "train.lr=1"]).run_id == compose_spec([*base, "train.lr=1", "seed=3"]).run_id
+
+
+def test_same_fingerprint_in_another_process_without_torch(base, spec):
+    code = (
+        "import sys; from eva_bench.spec import compose_spec; "
+        f"print(compose_spec({base!r}).run_id, 'torch' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [spec.run_id, "False"]
+
+
+def test_json_round_trip(spec):
+    again = RunSpec.from_json(spec.to_json())
+    assert again == spec and again.run_id == spec.run_id and again.to_json() == spec.to_json()
+
+
+def test_nan_has_no_fingerprint():
+    with pytest.raises(ValueError):
+        fingerprint({"lr": float("nan")})
+
+
+def test_the_command_line_wins_over_tuned_values_and_recipe(base):
+    overrides = [*base[:3], "scale=pocket", "train.lr=0.5"]
+    spec = compose_spec(overrides)
+    assert spec["train"]["lr"] == 0.5 and "train.lr=0.5" in spec.origins["command_line"]
+    assert "model.path=<path>" in spec.origins["command_line"]
+    assert str(base[2].split("=")[1]) not in str(spec.origins)
+
+
+def test_a_spec_is_plain_python_and_names_its_run(spec):
+    assert spec.run_id.startswith("gsm8k-lora-pocket-s0-")
+    assert all(type(value) in (str, int, float, bool, list, dict, type(None)) for _, value in leaves(spec.values))
+
+
+def test_streams_of_a_seed_are_stable_and_differ():
+    assert stream_seed(0, "data_order/0") == 181374507180031  # another value would change every run
+    seeds = {stream_seed(seed, name) for seed in range(50) for name in ("data_order/0", "data_order/1", "initialisation", "dropout")}
+    assert len(seeds) == 200 and all(0 <= seed < 2**48 for seed in seeds)
+
+
+def test_missing_choices_are_refused():
+    with pytest.raises(UserError, match="method=<name>"):
+        compose_spec(["task=gsm8k"])

@@ -1,0 +1,146 @@
+"""The training loop: same gradient however a batch is cut, exact resume, every row once an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from eva_bench import train
+from eva_bench.checkpoint import Interrupted, StopSignal
+from eva_bench.errors import NonFiniteLoss
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.models.language import find_targets
+from eva_bench.pipeline import build
+from tests.conftest import method_values, tiny_llama
+
+SETTINGS = {"lr": 1e-2, "steps": 6, "epochs": None, "batch_size": 8, "micro_batch_size": 8, "schedule": "cosine", "warmup_ratio": 0.3,
+            "weight_decay": 0.1, "clip_norm": 1.0, "precision": "float32", "loss_on_prompt": False}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def task():
+    return build({"_target_": "tasks.gsm8k.GSM8K", "name": "gsm8k", "family": "math", "primary": "x", "dataset": "openai/gsm8k",
+                  "pocket": "pocket/gsm8k", "harness": "gsm8k", "format": {}, "eval_prompt": ""}, "task")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """Answers of very different lengths: a mean per forward pass would weigh their tokens wrongly."""
+    generator = torch.Generator().manual_seed(2)
+    rows = []
+    for index in range(20):
+        ids = torch.randint(3, 60, (6 + 3 * (index % 7),), generator=generator).tolist()
+        rows.append({"input_ids": ids, "labels": [-100] * 4 + ids[4:]})
+    return rows
+
+
+class Pads:
+    pad_token_id = 0
+
+
+def fit(task, examples, file, method_name="lora", dropout=0.0, **changes):
+    stop, progress = changes.pop("stop", None), changes.pop("progress", lambda *_: None)
+    module = tiny_llama()
+    for layer in module.model.layers:
+        layer.self_attn.attention_dropout = dropout
+    bundle = ModelBundle(module, Pads(), find_targets(module, ["q_proj", "down_proj"]), "language")
+    method = build(method_values(method_name), "method")
+    adapter = method.attach(bundle, None, 0)
+    result = train.fit(bundle, adapter, method, task, examples, SETTINGS | changes, 0, checkpoint_file=file, stop=stop, progress=progress)
+    return adapter.state_dict(), result
+
+
+@pytest.mark.parametrize("method", ["lora", "sorsa"])
+def test_one_batch_of_eight_is_eight_batches_of_one(method, task, examples, tmp_path):
+    whole, first = fit(task, examples, tmp_path / "a", method)
+    for size in (1, 4):
+        cut, second = fit(task, examples, tmp_path / f"b{size}", method, micro_batch_size=size)
+        assert all(torch.allclose(whole[key], cut[key], atol=1e-5) for key in whole)
+        assert torch.allclose(torch.tensor(first.curve), torch.tensor(second.curve), rtol=1e-3)
+    assert first.tokens == second.tokens == sum(
+        task.loss_count(examples[i]) for step in range(6) for i in train.batch_indices(step, 8, 20, 0)
+    )
+
+
+class StopAfter:
+    """Asks for a stop at one step, as Ctrl-C during that step would."""
+
+    def __init__(self, step):
+        self.signal, self.step = StopSignal(), step
+
+    def __call__(self, done, total, note):
+        self.signal.requested = done == self.step
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_stopping_and_continuing_is_the_straight_run_bit_for_bit(at, task, examples, tmp_path):
+    straight, result = fit(task, examples, tmp_path / "straight", dropout=0.1)
+    stop = StopAfter(at)
+    with pytest.raises(Interrupted, match="of 6"):
+        fit(task, examples, tmp_path / "cut", dropout=0.1, stop=stop.signal, progress=stop)
+    torch.manual_seed(999)  # the new process knows nothing of the old one's random state
+    continued, second = fit(task, examples, tmp_path / "cut", dropout=0.1)
+    assert all(torch.equal(straight[key], continued[key]) for key in straight)
+    assert second.curve == result.curve and (second.steps, second.tokens) == (result.steps, result.tokens)
+    assert (result.resumed, second.resumed) == (0, 1)
+
+
+def test_an_unreadable_checkpoint_means_a_fresh_start(task, examples, tmp_path, capsys):
+    straight, _ = fit(task, examples, tmp_path / "none")
+    (tmp_path / "broken").write_bytes(b"PK\x03\x04 half a file")
+    again, result = fit(task, examples, tmp_path / "broken")
+    assert "broken cannot be read" in capsys.readouterr().err and result.resumed == 0
+    assert all(torch.equal(straight[key], again[key]) for key in straight)
+
+
+def test_a_loss_that_is_not_finite_names_its_step(task, examples, tmp_path):
+    class Spoilt(type(task)):
+        def loss(self, module, batch):
+            self.calls.append(1)
+            value, count = super().loss(module, batch)
+            return (value * math.inf if len(self.calls) == 3 else value), count
+
+    spoilt = object.__new__(Spoilt)
+    object.__setattr__(spoilt, "calls", [])
+    with pytest.raises(NonFiniteLoss, match="at step 3") as failure:
+        fit(spoilt, examples, tmp_path / "c")
+    assert failure.value.step == 3
+
+
+@pytest.mark.parametrize(("n", "batch"), [(20, 8), (7, 7), (5, 12), (1, 3)])
+def test_batches_take_every_row_once_an_epoch(n, batch):
+    stream = [i for step in range(3 * n) for i in train.batch_indices(step, batch, n, seed=4)]
+    for epoch in range(len(stream) // n):
+        assert Counter(stream[epoch * n : (epoch + 1) * n]) == Counter(range(n))
+    assert train.batch_indices(2, batch, n, 4) == stream[2 * batch : 3 * batch]  # a pure function of the step
+    if n > 5:
+        assert stream[:n] != stream[n : 2 * n] and stream[:n] != [
+            i for step in range(3 * n) for i in train.batch_indices(step, batch, n, seed=5)
+        ][:n]
+
+
+def test_schedules_by_hand():
+    def factors(schedule, warmup):
+        return [round(train.learning_rate_factor(step, 10, schedule, warmup), 4) for step in range(10)]
+
+    assert factors("constant", 0.0) == [1.0] * 10
+    assert factors("linear", 0.2) == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    cosine = factors("cosine", 0.0)
+    assert cosine[0] == 1.0 and cosine[5] == 0.5 and cosine == sorted(cosine, reverse=True) and cosine[-1] > 0
+    assert train.learning_rate_factor(0, 1, "linear", 0.03) == 1.0  # a single step still learns
+
+
+def test_length_of_training():
+    assert train.total_steps({"steps": 7, "epochs": 3, "batch_size": 8}, 100) == 7
+    assert train.total_steps({"steps": None, "epochs": 3, "batch_size": 8}, 100) == 38
+    assert train.total_steps({"steps": None, "epochs": 0.01, "batch_size": 8}, 100) == 1
+
+
+def test_thinning_keeps_the_first_steps_and_the_last():
+    curve = [[float(step), 0.0, 0.0, 0.0] for step in range(1, 1001)]
+    short = train.thin(curve)
+    assert len(short) <= 200 and short[:50] == curve[:50] and short[-1] == curve[-1]
+    assert train.thin(curve[:150]) == curve[:150]
