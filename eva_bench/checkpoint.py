@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,22 @@ __all__ = ["Interrupted", "StopSignal", "load", "save"]
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint so that at every moment either the old or the new one is there, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a checkpoint so that at every moment either the old or the new one is there, whole.
+
+    A full disk is a warning: the older checkpoint stays, and the run goes on.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save turns some errors of the disk into RuntimeError
+        warn(f"the checkpoint {path.name} cannot be written ({error})")
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from pydantic import ValidationError
 
 from eva_bench import cache, models, train
 from eva_bench.adapter import Adapter
-from eva_bench.checkpoint import StopSignal
 from eva_bench.errors import UserError
 from eva_bench.explain import explain_validation_error
 from eva_bench.export import export_adapter
+from eva_bench.interrupt import StopSignal
 from eva_bench.meter import Meter
 from eva_bench.method import Method, target_layers
 from eva_bench.models.bundle import ModelBundle
@@ -157,22 +158,32 @@ def _rows(run: Run) -> tuple[Rows, Rows]:
 
 
 def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]:
-    """The untouched model's score, shared by all methods and seeds that start from it."""
+    """The untouched model's score, shared by all methods and seeds that start from it; computed by one process."""
     v = run.spec.values
     parts = {name: v[name] for name in ("task", "eval", "eval_data", "model", "identity", "data", "stage", "protocol")}
     key = fingerprint(parts)[:16]
     folder = run.caches / "before" / f"{v['task']['name'].replace('/', '_')}-{key}"
-    stored = folder / "metrics.json"
-    run.facts.setdefault("reused", {})["eval_before"] = stored.exists()
-    if stored.exists() and not run.spec.options["force"]:
-        return json.loads(stored.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = _evaluate(run, bundle, rows, folder / f"samples.{os.getpid()}.jsonl", "before training")
-    (folder / f"samples.{os.getpid()}.jsonl").replace(folder / "samples.jsonl")
-    temporary = stored.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(metrics))
-    temporary.replace(stored)
+    with nullcontext() if distributed() else run.store.claim(f"before-{key}", wait=True):
+        known = None if run.spec.options["force"] else _read_json(folder / "metrics.json")
+        run.facts.setdefault("reused", {})["eval_before"] = known is not None
+        if known is not None:
+            return known
+        folder.mkdir(parents=True, exist_ok=True)
+        if run.spec.options["force"]:
+            (folder / "samples.jsonl").unlink(missing_ok=True)
+        metrics = _evaluate(run, bundle, rows, folder / "samples.jsonl", "before training")
+        temporary = folder / f"metrics.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(metrics))
+        temporary.replace(folder / "metrics.json")
     return metrics
+
+
+def _read_json(path: Path) -> Any:
+    """Content of a JSON file, or None if it is absent or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, title: str) -> dict[str, float]:
@@ -272,7 +283,7 @@ def _show(run: Run, metrics: dict[str, float]) -> str:
 
 def seed_everything(spec: RunSpec) -> None:
     """Same specification, same machine: same bytes."""
-    torch.set_num_threads(spec.options["threads"] or os.cpu_count() or 1)
+    torch.set_num_threads(spec.options["threads"] or int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) or os.cpu_count() or 1)
     torch.manual_seed(stream_seed(spec["seed"], "generation"))
     torch.use_deterministic_algorithms(True, warn_only=True)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from eva_bench.errors import NonFiniteLoss, UserError
+from eva_bench.interrupt import Interrupted, StopSignal
 from eva_bench.processes import is_main_process
-from eva_bench.progress import say
+from eva_bench.progress import say, warn
 from eva_bench.provenance import code_version, hardware, package_versions
 from eva_bench.record import Record
 from eva_bench.spec import RunSpec
@@ -20,8 +22,11 @@ from eva_bench.summary import introduction, summary
 EXIT_CODES = {"ok": 0, "skipped": 0, "failed": 1, "interrupted": 130}
 
 
-def run_cell(spec: RunSpec) -> int:
+def run_cell(spec: RunSpec, stop: StopSignal | None = None) -> int:
     """Run one specification, unless its record is there already; returns the exit code.
+
+    Args:
+        stop: of the sweep that this cell belongs to; a single run listens to signals by itself.
 
     Raises:
         UserError: the specification cannot work; nothing was recorded.
@@ -32,12 +37,12 @@ def run_cell(spec: RunSpec) -> int:
     if _is_done(store, spec):
         return 0
     if not is_main_process():
-        return _run_claimed(spec, store)  # the main process holds the claim for all
+        return _run_claimed(spec, store, stop)  # the main process holds the claim for all
     try:
         with store.claim(spec.run_id, spec.options["wait"], lambda: say("waiting: another process runs this cell")):
             if _is_done(store, spec):  # finished by the process we waited for
                 return 0
-            return _run_claimed(spec, store)
+            return _run_claimed(spec, store, stop)
     except Busy:
         say("another process runs this cell; left to it (wait=false)")
         return 0
@@ -52,12 +57,11 @@ def _is_done(store: Store, spec: RunSpec) -> bool:
     return True
 
 
-def _run_claimed(spec: RunSpec, store: Store) -> int:
+def _run_claimed(spec: RunSpec, store: Store, stop: StopSignal | None) -> int:
     _offline()
     from eva_bench import pipeline  # imports torch
-    from eva_bench.checkpoint import Interrupted, StopSignal
 
-    with StopSignal() as stop:
+    with StopSignal() if stop is None else nullcontext(stop) as stop:
         run, status, error = None, "ok", None
         try:
             run = pipeline.prepare(spec, stop, store)
@@ -73,11 +77,23 @@ def _run_claimed(spec: RunSpec, store: Store) -> int:
             _keep_traceback(spec)
         if not is_main_process():
             return EXIT_CODES[status]
-        facts, costs = (run.facts, run.meter.phases) if run else ({}, {})
-        record = make_record(spec, status, error, facts, costs)
+        stop.deferred = True  # from here on it takes a moment only
+        code = _keep(spec, store, run, status, error)
+        stop.deferred = False
+    return code
+
+
+def _keep(spec: RunSpec, store: Store, run, status: str, error: str | None) -> int:
+    """Record, W&B, summary; the exit code."""
+    facts, costs = (run.facts, run.meter.phases) if run else ({}, {})
+    record = make_record(spec, status, error, facts, costs)
+    try:
         path = store.write(record)
-        if run:
-            run.tracker.finish(record)
+    except OSError as reason:
+        warn(f"the record of {spec.run_id} ({status}) cannot be written: {reason.strerror}. Nothing else is lost: the same command continues")
+        return EXIT_CODES["failed"]
+    if run:
+        run.tracker.finish(record)
     say(summary(record, spec, path, run.tracker.where if run else None))
     return EXIT_CODES[status]
 
@@ -119,8 +135,9 @@ def _keep_traceback(spec: RunSpec) -> None:
     text = traceback.format_exc()
     print(text, file=sys.stderr)
     folder = Path(spec.options["runs_dir"]) / spec.run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "error.txt").write_text(text)
+    with suppress(OSError):  # it may be the full disk that we report
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text(text)
 
 
 def _offline() -> None:

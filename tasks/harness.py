@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def generate(
     Returns:
         One sample per doc, in order: row, prompt_sha256, target, response, and one text per filter.
     """
-    samples = _complete_lines(samples_file)[: len(docs)]
+    samples = _complete_lines(samples_file, len(docs), evaluation["chunk"])
     lm = None
     while len(samples) < len(docs):
         lm = lm or _language_model(bundle, evaluation["batch_size"])
@@ -48,18 +49,25 @@ def generate(
     return samples
 
 
-def _complete_lines(samples_file: Path) -> list[dict]:
-    """Samples of an interrupted evaluation; a half-written last line is cut off."""
+def _complete_lines(samples_file: Path, n_docs: int, chunk: int) -> list[dict]:
+    """Samples of an interrupted evaluation, in whole chunks, so that the rest falls into the same batches as ever."""
     if not samples_file.exists():
         return []
-    lines = samples_file.read_text(encoding="utf-8").split("\n")[:-1]
+    content = samples_file.read_bytes()
     samples = []
-    for line in lines:
+    for line in content.split(b"\n")[:-1]:  # bytes: a file may end within a character
         try:
             samples.append(json.loads(line))
         except ValueError:
             break
-    samples_file.write_text("".join(line + "\n" for line in lines[: len(samples)]), encoding="utf-8")
+    samples = samples[:n_docs]
+    if len(samples) < n_docs:
+        samples = samples[: len(samples) // chunk * chunk]
+    kept = b"".join(line + b"\n" for line in content.split(b"\n")[: len(samples)])
+    if kept != content:
+        temporary = samples_file.with_name(f"{samples_file.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(kept)
+        temporary.replace(samples_file)
     return samples
 
 

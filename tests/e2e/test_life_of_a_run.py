@@ -62,7 +62,7 @@ def test_force_keeps_the_old_record_beside_the_new(command, small_run, places, t
     (path,) = (tmp_path / "results/records").glob("*.json")
     first = path.read_bytes()
     assert command(*LORA, *small_run, *places, "force=true")[0] == 0
-    (old,) = (tmp_path / "results/records").glob("*.old")
+    (old,) = (tmp_path / "results/records").glob("superseded/*.json")
     assert old.read_bytes() == first and Store(tmp_path / "results").read(path.stem).status == "ok"
 
 
@@ -72,7 +72,8 @@ def test_a_sweep_runs_every_cell_and_reports_the_worst_exit_code(command, small_
     assert code == 0 and [record.status for record in records] == ["ok"] * 4
     code, _, err = command("-m", *LORA, "adapter.rank=33,3", *[a for a in small_run if "rank" not in a], *places)
     assert code == 2 and "rank 33 is larger" in err
-    assert len(list(Store(tmp_path / "results").read_all())) == 5  # the cell that can run did
+    status = sorted(record.status for record in Store(tmp_path / "results").read_all())
+    assert status == ["failed"] + ["ok"] * 5  # the cell that can run did, and the other one says why it cannot
 
 
 def test_broken_tracking_is_one_warning_and_the_run_goes_on(command, small_run, places, monkeypatch, tmp_path):
@@ -133,7 +134,7 @@ def test_two_seeds_started_together_do_not_collide_and_one_seed_twice_runs_once(
     records = list(Store(tmp_path / "results").read_all())
     assert [(record.seed, record.status) for record in records] == [(0, "ok"), (1, "ok")]
     assert sum("already done" in out for out, _ in outputs) == 1
-    assert not list((tmp_path / "results/records").glob("*.old"))
+    assert not list((tmp_path / "results/records").glob("superseded/*"))
     first, second = (load_file(tmp_path / "runs" / r.run_id / "adapter/adapter_model.safetensors") for r in records)
     assert any((first[name] != second[name]).any() for name in first)
 
