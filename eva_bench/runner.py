@@ -17,16 +17,17 @@ from eva_bench.provenance import code_version, hardware, package_versions
 from eva_bench.record import Record
 from eva_bench.spec import RunSpec
 from eva_bench.store import Busy, Store
-from eva_bench.summary import introduction, summary
+from eva_bench.summary import comparison, introduction, summary
 
 EXIT_CODES = {"ok": 0, "skipped": 0, "failed": 1, "interrupted": 130}
 
 
 def run_cell(spec: RunSpec, stop: StopSignal | None = None) -> int:
-    """Run one specification, unless its record is there already; returns the exit code.
+    """Run one specification, unless it is done already; returns the exit code.
 
     Args:
-        stop: of the sweep that this cell belongs to; a single run listens to signals by itself.
+        stop: of the sweep that this cell belongs to; a single run listens to signals by itself. For a sweep the
+            record alone says that a cell is done; somebody who asks for one run also wants its adapter here.
 
     Raises:
         UserError: the specification cannot work; nothing was recorded.
@@ -34,13 +35,13 @@ def run_cell(spec: RunSpec, stop: StopSignal | None = None) -> int:
     say(introduction(spec))
     store = Store(spec.options["results_dir"])
     store.check_writable()
-    if _is_done(store, spec):
+    if _is_done(store, spec, stop is None):
         return 0
     if not is_main_process():
         return _run_claimed(spec, store, stop)  # the main process holds the claim for all
     try:
         with store.claim(spec.run_id, spec.options["wait"], lambda: say("waiting: another process runs this cell")):
-            if _is_done(store, spec):  # finished by the process we waited for
+            if _is_done(store, spec, stop is None):  # finished by the process we waited for
                 return 0
             return _run_claimed(spec, store, stop)
     except Busy:
@@ -48,9 +49,13 @@ def run_cell(spec: RunSpec, stop: StopSignal | None = None) -> int:
         return 0
 
 
-def _is_done(store: Store, spec: RunSpec) -> bool:
+def _is_done(store: Store, spec: RunSpec, need_adapter: bool) -> bool:
     record = store.read(spec.run_id)
     if record is None or record.status != "ok" or spec.options["force"]:
+        return False
+    folder = Path(spec.options["runs_dir"]) / spec.run_id
+    if need_adapter and not any((folder / name).is_dir() for name in ("adapter", "model")):
+        say("recorded before, but the adapter is not here: the run is made again and compared with its record")
         return False
     say("already done: nothing is computed again (force=true runs it anew)")
     say(summary(record, spec, store.path(spec.run_id)))
@@ -87,8 +92,13 @@ def _keep(spec: RunSpec, store: Store, run, status: str, error: str | None) -> i
     """Record, W&B, summary; the exit code."""
     facts, costs = (run.facts, run.meter.phases) if run else ({}, {})
     record = make_record(spec, status, error, facts, costs)
+    known = store.read(spec.run_id)
     try:
-        path = store.write(record)
+        if known is not None and known.status == record.status == "ok" and not spec.options["force"]:
+            path = store.path(spec.run_id)  # a repetition: the first record stays
+            say(comparison(known, record))
+        else:
+            path = store.write(record)
     except OSError as reason:
         warn(f"the record of {spec.run_id} ({status}) cannot be written: {reason.strerror}. Nothing else is lost: the same command continues")
         return EXIT_CODES["failed"]

@@ -45,6 +45,16 @@ def summary(record: Record, spec: RunSpec, record_path: Path, tracking: str | No
     return "\n".join(lines)
 
 
+def comparison(known: Record, again: Record) -> str:
+    """Whether a repeated run gave what its record says."""
+    names = sorted({*known.metrics, *again.metrics})
+    pairs = [(name, known.metrics.get(name), again.metrics.get(name)) for name in names]
+    different = [f"{name} {_number(name, a)} recorded, {_number(name, b)} now" for name, a, b in pairs if a != b]
+    if not different:
+        return "reproduced: every metric equals the record, to the last digit"
+    return f"not the same as the record (other hardware or versions give other rounding): {'; '.join(different)}"
+
+
 def _metric_lines(record: Record) -> list[tuple[str, str]]:
     lines = []
     for name in sorted({*record.metrics_before, *record.metrics} - {"samples"}):
