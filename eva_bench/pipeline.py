@@ -255,7 +255,7 @@ def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data, finished: 
     finally:
         run.stop.deferred = False
         facts = {"steps": result.steps, "tokens": result.tokens, "resumed": result.resumed}
-        facts["curve"] = train.thin(result.curve)
+        facts |= {"micro_batch_size": result.micro_batch_size, "curve": train.thin(result.curve)}
         run.facts |= facts
     if is_main_process():
         cache.save_tensors(finished, adapter.state_dict(), facts)

@@ -36,6 +36,7 @@ class Record(BaseModel):
     steps: int = 0
     tokens: int = 0
     resumed: int = 0
+    micro_batch_size: int | None = None  # of the forward passes: smaller than the spec's if memory ran out
     trainable_parameters: int | None = None
     adapter_bytes: int | None = None
     ranks: dict[str, int] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -34,7 +35,7 @@ from eva_bench.store import Store
 from eva_bench.worker import Part, run_cells, write_cells
 
 LAUNCHER = "hydra/launcher"
-SWEEP_SETTINGS = ("hydra", "pack", "site")  # sections of conf/sweep.yaml that the command line may change
+SWEEP_SETTINGS = ("hydra", "pack", "array_size")  # sections of conf/sweep.yaml that the command line may change
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,9 @@ def spread_overrides(request: Request) -> list[str]:
     """The values of conf/site.yaml, if there is one, and then the command line, which wins."""
     site = CONF / "site.yaml"
     values = yaml.safe_load(site.read_text()) or {} if site.is_file() else {}
-    return [*(f"site.{key}={json.dumps(value)}" for key, value in values.items()), *request.spread]
+    launcher = values.pop("launcher", {})
+    given = [f"hydra.launcher.{key}={json.dumps(value)}" for key, value in launcher.items() if request.launcher == "slurm"]
+    return [*given, *(f"{key}={json.dumps(value)}" for key, value in values.items()), *request.spread]
 
 
 def _run(request: Request, plan: Plan, specs: list[RunSpec], config: DictConfig) -> int:
@@ -168,7 +171,7 @@ def run_locally(folder: Path, specs: list[RunSpec], processes: int) -> int:
         log = (folder / f"process-{number}.log").open("w")
         say(f"process {number}: {shared['threads']} threads, output in {log.name}")
         # A session of its own: a Ctrl-C reaches it once, through us, and it ends with a checkpoint and a record.
-        child = subprocess.Popen(command, stdout=log, stderr=log, env=_environment(number), start_new_session=True)
+        child = subprocess.Popen(command, stdout=log, stderr=log, env=worker_environment(number), start_new_session=True)
         children.append(child)
     with _forwarding(children):
         codes = [child.wait() for child in children]
@@ -176,7 +179,7 @@ def run_locally(folder: Path, specs: list[RunSpec], processes: int) -> int:
     return max(abs(code) for code in codes)
 
 
-def _environment(number: int) -> dict[str, str]:
+def worker_environment(number: int = 0) -> dict[str, str]:
     """The package can be imported from anywhere; where several GPUs are visible, each process gets its own."""
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
@@ -206,7 +209,8 @@ def _forwarding(children: Sequence[subprocess.Popen]) -> Iterator[None]:
 
 def _run_by_hydra(request: Request, parts: list[Part], logs: Path) -> int:
     """Hydra's multirun over the parts, with the launcher of the command line (slurm, or any that is installed)."""
-    os.environ["PYTHONPATH"] = _environment(0)["PYTHONPATH"]  # jobs inherit it
+    os.environ["PYTHONPATH"] = worker_environment()["PYTHONPATH"]  # jobs inherit it
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns every second where SLURM keeps no accounts
     firsts = ",".join(str(part.first) for part in parts)
     given = [f"cells={_quoted(Path(parts[0].file))}", f"logs={_quoted(logs)}", f"count={parts[0].count}", f"first={firsts}"]
     arguments, sys.argv = sys.argv, ["run.py", "-m", *request.spread, *given]

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from eva_bench.adapter import Adapter
 from eva_bench.errors import NonFiniteLoss, UserError
 from eva_bench.method import Method
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.progress import warn
 from eva_bench.spec import stream_seed
 from eva_bench.task import Example, Task
 
@@ -31,6 +33,7 @@ class TrainResult:
     steps: int = 0
     tokens: int = 0  # predicted tokens that entered the loss
     resumed: int = 0
+    micro_batch_size: int | None = None  # of the forward passes: smaller than asked for if memory ran out
     curve: list[list[float]] = field(default_factory=list)  # [step, loss, gradient norm, learning rate]
 
 
@@ -62,9 +65,9 @@ def batch_indices(step: int, batch_size: int, n_examples: int, seed: int) -> lis
     return indices
 
 
-def micro_batches(indices: Sequence[int], size: int, accelerator: Accelerator) -> Iterator[Sequence[int]]:
+def micro_batches(batch: Sequence, size: int, accelerator: Accelerator) -> Iterator[Sequence]:
     """This process's share of a step, cut into forward passes."""
-    mine = indices[accelerator.process_index :: accelerator.num_processes]
+    mine = batch[accelerator.process_index :: accelerator.num_processes]
     for start in range(0, len(mine), size):
         yield mine[start : start + size]
 
@@ -115,22 +118,18 @@ def fit(
     total = total_steps(train, len(examples))
     torch.manual_seed(stream_seed(seed, "dropout"))
     result = _resume(checkpoint_file, adapter, optimizer, result or TrainResult())
+    result.micro_batch_size = result.micro_batch_size or train["micro_batch_size"]
     model.train()
     last_save = time.monotonic()
     try:
         for step in range(result.steps, total):
-            indices = batch_indices(step, train["batch_size"], len(examples), seed)
-            count = sum(task.loss_count(examples[i]) for i in indices)  # over all processes
+            batch = [examples[i] for i in batch_indices(step, train["batch_size"], len(examples), seed)]
+            count = sum(task.loss_count(example) for example in batch)  # over all processes
             factor = learning_rate_factor(step, total, train["schedule"], train["warmup_ratio"])
             for group, peak in zip(optimizer.param_groups, peak_lrs, strict=True):
                 group["lr"] = peak * factor
-            loss = torch.zeros((), device=device)
-            for rows in micro_batches(indices, train["micro_batch_size"], accelerator):
-                with accelerator.autocast():
-                    loss_sum, _ = task.loss(model, task.collate([examples[i] for i in rows], bundle))
-                part = loss_sum / max(count, 1)
-                accelerator.backward(part * accelerator.num_processes)  # processes average their gradients
-                loss += part.detach()
+            backward = partial(_backward, accelerator, model, task, bundle, batch, count)
+            loss = _within_memory(backward, optimizer, result, alone=accelerator.num_processes == 1)
             if (penalty := method.penalty(adapter, train["lr"])) is not None:
                 accelerator.backward(penalty)
             norm = float(accelerator.clip_grad_norm_(parameters, train["clip_norm"]))
@@ -157,6 +156,57 @@ def fit(
     return result
 
 
+def _backward(
+    accelerator: Accelerator, model, task: Task, bundle: ModelBundle, batch: Sequence[Example], count: int, size: int
+) -> torch.Tensor:
+    """Gradients of one step, `size` examples in a forward pass; this process's share of the loss."""
+    loss = torch.zeros((), device=accelerator.device)
+    for examples in micro_batches(batch, size, accelerator):
+        with accelerator.autocast():
+            loss_sum, _ = task.loss(model, task.collate(examples, bundle))
+        part = loss_sum / max(count, 1)
+        accelerator.backward(part * accelerator.num_processes)  # processes average their gradients
+        loss += part.detach()
+    return loss
+
+
+def _within_memory(backward: Callable[[int], torch.Tensor], optimizer, result: TrainResult, alone: bool) -> torch.Tensor:
+    """Gradients of one step; where memory runs out, the step again with half the micro-batch, from here on.
+
+    The effective batch stays the same, and the failed attempt leaves no trace: gradients and random numbers are
+    as before it. Not in distributed jobs, whose processes would have to agree.
+    """
+    while True:
+        before = _rng_state()
+        try:
+            return backward(result.micro_batch_size)
+        except RuntimeError as error:
+            if not (alone and _out_of_memory(error) and result.micro_batch_size > 1):
+                raise
+        # Not inside `except`: its traceback would keep the tensors of the failed attempt.
+        optimizer.zero_grad(set_to_none=True)
+        _set_rng_state(before)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        result.micro_batch_size //= 2
+        warn(f"out of memory: the step is repeated with train.micro_batch_size={result.micro_batch_size}, the same effective batch")
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _rng_state() -> list[torch.Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def _set_rng_state(state: list[torch.Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if torch.cuda.is_available() and len(state) == 1 + torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state[1:])
+
+
 def _agree(accelerator: Accelerator, loss: torch.Tensor, stop: checkpoint.StopSignal | None) -> tuple[float, bool]:
     """Loss of the whole batch, and whether any process was asked to stop: all must leave at the same step."""
     asked = float(stop is not None and stop.requested)
@@ -166,7 +216,7 @@ def _agree(accelerator: Accelerator, loss: torch.Tensor, stop: checkpoint.StopSi
 
 def _save(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> None:
     state = {"tensors": adapter.state_dict(), "optimizer": optimizer.state_dict(), "result": asdict(result)}
-    checkpoint.save(file, state | {"rng": torch.get_rng_state()})
+    checkpoint.save(file, state | {"rng": _rng_state()})
 
 
 def _resume(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> TrainResult:
@@ -175,7 +225,7 @@ def _resume(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> Tra
         return result
     adapter.load_state_dict(state["tensors"])
     optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
+    _set_rng_state(state["rng"])
     for name, value in state["result"].items():
         setattr(result, name, value)
     result.resumed += 1
