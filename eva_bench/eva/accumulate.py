@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -41,20 +42,21 @@ class Accumulation(Passes):
         statistic = self.statistics[leader]
         if self.refining and not isinstance(statistic, Sketch):
             return
-        rows = rows - statistic.shift
+        rows = rows - statistic.shift  # float32 from here on
         statistic.add(rows)
         if self.trial:
             self.trial.add(leader, rows)
 
     def _new_statistic(self, leader: str, rows: Tensor) -> Statistic:
         center, solver = self.settings.center, self.settings.solver
-        shift = rows.mean(0) if center and len(rows) else rows.new_zeros(rows.shape[1])
+        shift = rows.float().mean(0) if center and len(rows) else rows.new_zeros(rows.shape[1], dtype=torch.float32)
         k = self.components(leader)
         columns = self.settings.columns or k + max(k, 16)
         exact = solver == "exact" or (solver == "auto" and len(shift) <= EXACT_WIDTH)
         if exact or columns >= len(shift):
             return SecondMoment(shift, center)
-        return Sketch(shift, columns, center, self.settings.seed)
+        low_precision = self.autocast is not nullcontext or rows.dtype == torch.bfloat16
+        return Sketch(shift, columns, center, self.settings.seed, low_precision)
 
     def _collect(self, source: Iterator) -> None:
         """Read batches; look at the result now and then; stop when it has settled, at the end or at the cap."""

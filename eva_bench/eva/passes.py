@@ -58,7 +58,7 @@ class Passes:
         self.stopped = "cap"
 
     def take(self, leader: str, rows: Tensor) -> None:
-        """Remember the rows (n, in), float32, that the group of this layer received."""
+        """Remember the rows (n, in) that the group of this layer received."""
         raise NotImplementedError
 
     def result(self) -> EvaResult:
@@ -77,7 +77,7 @@ class Passes:
         select = RowSelector([] if masks is None else [masks] if isinstance(masks, Tensor) else masks)
         self.tap.run(
             lambda: self.settings.forward(self.tap.module, batch),
-            lambda leader, x: self.take(leader, select(x).float()),
+            lambda leader, x: self.take(leader, select(x)),
             self.autocast,
         )
         self.read += 1

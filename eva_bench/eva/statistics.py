@@ -54,7 +54,7 @@ class Statistic:
         self.recent[0] += len(rows)
         self.recent[1] += torch.dot(flat, flat)
         row_sum += rows.sum(0)
-        matrix += rows.T @ self.project(rows)
+        matrix += self._contribution(rows)
 
     def move(self, shift: Tensor) -> None:
         """Express the recent sums as if rows had been shifted by something else."""
@@ -74,6 +74,9 @@ class Statistic:
     def project(self, rows: Tensor) -> Tensor:
         """Rows times the test matrix, (n, columns)."""
         raise NotImplementedError
+
+    def _contribution(self, rows: Tensor) -> Tensor:
+        return rows.T @ self.project(rows)
 
     def renew(self) -> None:
         """Improve the test matrix by what is known; nothing to do where there is none."""
@@ -123,24 +126,35 @@ class Sketch(Statistic):
     of a positive-semidefinite matrix from streaming data", algorithm 3.
     """
 
-    def __init__(self, shift: Tensor, columns: int, center: bool, seed: int):
+    def __init__(self, shift: Tensor, columns: int, center: bool, seed: int, low_precision: bool = False):
         super().__init__(shift, columns, center)
+        self.low_precision = low_precision  # bf16 operands once the test matrix is a basis, see `_contribution`
         generator = torch.Generator().manual_seed(seed)
         start = torch.randn(self.width, columns, generator=generator, dtype=torch.float64)
-        self._set_test(torch.linalg.qr(start).Q.to(shift.device))
+        self._set_test(torch.linalg.qr(start).Q.to(shift.device), torch.float32)
 
-    def _set_test(self, test: Tensor) -> None:
-        self.test = test  # (in, q) float64, orthonormal columns
-        self._test_float32 = test.float()
+    def _set_test(self, test: Tensor, operands: torch.dtype) -> None:
+        self.operands = operands
+        self.test = test.to(operands).double()  # (in, q), what the products really use; orthonormal up to rounding
 
     def project(self, rows: Tensor) -> Tensor:
-        return rows @ (self._test_float32 if rows.dtype == torch.float32 else self.test)
+        return rows @ self.test.to(rows.dtype)
+
+    def _contribution(self, rows: Tensor) -> Tensor:
+        """Xᵀ X Ω, (in, q).
+
+        In bf16 every rounding error is relative to an entry of one column. Columns are eigenvectors then, so weak
+        directions are not drowned by strong ones, which they would be with the random first test matrix.
+        """
+        if rows.dtype == torch.float32:
+            rows = rows.to(self.operands)
+        return rows.T @ self.project(rows)
 
     def renew(self) -> None:
         _, matrix = self.parts(self.sums)
         components, values = nystrom(matrix, self.test)
-        self._set_test(components.T.contiguous())
-        matrix.copy_(self.test * values)
+        self._set_test(components.T, torch.bfloat16 if self.low_precision else torch.float32)
+        matrix.copy_(components.T @ (values[:, None] * (components @ self.test)))
 
     def eigenpairs(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         return nystrom(matrix, self.test)
@@ -149,13 +163,16 @@ class Sketch(Statistic):
 def nystrom(sketch: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenpairs of Y (Ωᵀ Y)⁺ Yᵀ, the best approximation of C that is known from Y = C Ω.
 
-    `sketch` Y and `test` Ω are (in, q) float64, Ω with orthonormal columns. Returns (q, in) and (q,) descending.
-    A small shift of C, taken off again at the end, keeps the Cholesky factor away from singular cores.
+    `sketch` Y and `test` Ω are (in, q) float64, Ω with nearly orthonormal columns, strongest first. Returns (q, in) and
+    (q,) descending. A small shift of C, taken off again at the end, keeps the Cholesky factor away from singular cores.
     """
-    nudge = 1e-10 * torch.linalg.matrix_norm(sketch).clamp_min(1e-20)
-    shifted = sketch + nudge * test
-    core = test.T @ shifted  # (q, q)
-    lower = torch.linalg.cholesky((core + core.T) / 2)
+    size = torch.linalg.matrix_norm(sketch).clamp_min(1e-20)
+    for share in (1e-10, 1e-7, 1e-5, 1e-3, 1e-1):
+        shifted = sketch + share * size * test
+        core = test.T @ shifted  # (q, q) symmetric but for rounding, which is smaller above the diagonal
+        lower, failed = torch.linalg.cholesky_ex(core.triu() + core.triu(1).T)
+        if not failed:
+            break
     factor = torch.linalg.solve_triangular(lower, shifted.T, upper=False)  # (q, in)
     _, singular, components = torch.linalg.svd(factor, full_matrices=False)
-    return components, (singular.square() - nudge).clamp_min(0)
+    return components, (singular.square() - share * size).clamp_min(0)
