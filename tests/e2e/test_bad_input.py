@@ -234,7 +234,7 @@ def test_a_corrupt_record_is_reported_skipped_and_kept(command, small_run, place
     own.write_text(own.read_text()[:200])
     code, out, err = command("method=lora", "task=gsm8k", *small_run, *places)
     assert code == 0 and "is not a readable record" in err and Store(tmp_path / "results").read(run_id).status == "ok"
-    assert [len(file.read_text()) for file in records.glob("*.old")] == [200]
+    assert [len(file.read_text()) for file in records.glob("superseded/*")] == [200]
 
 
 @pytest.mark.parametrize("step", [1, 2])
