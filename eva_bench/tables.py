@@ -203,12 +203,12 @@ def write_csv(table: Table, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write results/tables/<table>-<scale>.{md,csv,tex} for every table in conf/table."""
-    results = Path((arguments if arguments is not None else sys.argv[1:] or ["results"])[0])
+    results = Path(next(iter(sys.argv[1:] if arguments is None else arguments), "results"))
     records = list(Store(results).read_all())
     folder = results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
     written = 0
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for path in sorted((CONF / "table").glob("*.yaml")):
             spec = yaml.safe_load(path.read_text())
             for scale, model in sorted({(record.scale, record.spec["model"]["name"]) for record in records}):
@@ -223,6 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 written += 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: tables cannot be written to '{folder}': {error.strerror}.", file=sys.stderr)
         return 2
     if not written:
         print(f"no tables: {results / 'records'} holds no finished runs of a table (python run.py method=eva task=gsm8k makes one)")
