@@ -19,7 +19,7 @@ from eva_bench.adapter import Adapter
 from eva_bench.errors import NonFiniteLoss, UserError
 from eva_bench.method import Method
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.progress import warn
+from eva_bench.progress import say, warn
 from eva_bench.spec import stream_seed
 from eva_bench.task import Example, Task
 
@@ -229,6 +229,7 @@ def _resume(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> Tra
     for name, value in state["result"].items():
         setattr(result, name, value)
     result.resumed += 1
+    say(f"training continues after step {result.steps}, from its checkpoint")
     return result
 
 

@@ -1,0 +1,175 @@
+"""Suites on a real SLURM cluster: arrays, requeued, cancelled and timed-out jobs. Records and bytes must not care.
+
+The long jobs are queued together by a fixture, so that the tests share the waiting.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from eva_bench.record import Record, load_record
+from eva_bench.runner import run_cell
+from eva_bench.spec import compose_spec
+from eva_bench.store import Store
+from tests.conftest import ROOT
+from tests.slurm.cluster import Cluster, wait_until
+
+pytestmark = pytest.mark.slurm
+
+JOB = ["hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2"]
+CELL = ["suite=smoke", "method=lora", "train.schedule=constant"]
+LONG = [*CELL, "train.steps=300"]
+
+
+@dataclass
+class Sweep:
+    """A sweep on the cluster, in folders of its own."""
+
+    cluster: Cluster
+    folder: Path
+    arguments: list[str]
+
+    def __post_init__(self):
+        self.arguments = [*self.arguments, f"results_dir={self.folder / 'results'}", f"runs_dir={self.folder / 'runs'}"]
+
+    def call(self, *command: str) -> tuple[int, str]:
+        """A command of the user on the login node: exit code and output."""
+        done = subprocess.run(
+            [sys.executable, *command, *self.arguments], cwd=ROOT, env=self.cluster.environment, text=True,
+            capture_output=True, timeout=150,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    def submit(self, *launcher: str) -> str:
+        """`make submit`; the id of the job."""
+        code, out = self.call("-m", "eva_bench.submit", *JOB, *launcher)
+        assert code == 0, out
+        return re.search(r"cells: (\S+) to", out)[1]
+
+    def record(self) -> Record | None:
+        return next(iter(Store(self.folder / "results").read_all()), None)
+
+    def output(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.folder.rglob("*log.out")))
+
+    def wait_for(self, text: str) -> None:
+        self._wait(lambda: text in self.output(), f"'{text}' in the output of the job")
+
+    def wait_for_record(self, status: str, resumed: int) -> Record:
+        def there() -> bool:
+            record = self.record()
+            return record is not None and record.status == status and record.resumed >= resumed
+
+        self._wait(there, f"a record that is {status} and was resumed {resumed} times or more")
+        return self.record()
+
+    def _wait(self, condition, what: str) -> None:
+        wait_until(condition, 120, what, lambda: f"{self.cluster.jobs()}\n{self.output()[-3000:]}\n{self.cluster.logs()}")
+
+    def adapter(self) -> bytes:
+        (path,) = self.folder.glob("runs/*/adapter/adapter_model.safetensors")
+        return path.read_bytes()
+
+    def states(self) -> tuple[int, list[str]]:
+        """Exit code and states of `make status`."""
+        code, out = self.call("-m", "eva_bench.status", "--json")
+        return code, [item["state"] for item in json.loads(out[out.index("[\n") :])]
+
+
+@pytest.fixture(scope="module")
+def usual(small_run) -> list[str]:
+    return [item for item in small_run if "steps" not in item]
+
+
+@pytest.fixture(scope="module")
+def sweeps(cluster, usual, tmp_path_factory) -> dict[str, Sweep]:
+    """Sweeps with one long cell each, queued together: they share the waiting."""
+    made = {}
+    for name in ("limit", "requeue", "cancel"):
+        cell = [*CELL, "train.steps=1000000"] if name == "limit" else LONG
+        made[name] = Sweep(cluster, tmp_path_factory.mktemp(name), [*cell, *usual])
+    # The shortest limit that SLURM knows is a minute; the job is told 35 s before.
+    made["limit"].job = made["limit"].submit("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=35")
+    for name in ("requeue", "cancel"):
+        made[name].job = made[name].submit("hydra.launcher.timeout_min=10")
+    for name, command in (("requeue", ("scontrol", "requeue")), ("cancel", ("scancel",))):
+        made[name].wait_for("training: ")
+        cluster.call(*command, made[name].job)
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(usual, tmp_path_factory) -> Callable[[], bytes]:
+    """The adapter of the long cell, made on this machine without a scheduler, when it is first asked for."""
+
+    @cache
+    def adapter() -> bytes:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        cell = ["method=lora", "task=gsm8k", *LONG[2:], *usual, f"results_dir={folder}", f"runs_dir={folder}"]
+        spec = compose_spec(cell)
+        assert run_cell(spec) == 0
+        return (folder / spec.run_id / "adapter/adapter_model.safetensors").read_bytes()
+
+    return adapter
+
+
+def test_a_requeued_job_continues_and_ends_with_the_same_bytes(sweeps, undisturbed, cluster):
+    sweep = sweeps["requeue"]
+    sweep.wait_for("training continues after step ")
+    finished = sweep.wait_for_record("ok", resumed=1)
+    (stopped,) = map(load_record, map(json.loads, map(Path.read_text, sweep.folder.glob("results/records/superseded/*"))))
+    assert stopped.status == "interrupted" and 0 < stopped.steps < 300
+    assert f"training continues after step {stopped.steps}," in sweep.output()
+    assert finished.steps == 300 and sweep.adapter() == undisturbed()
+    assert sweep.states() == (0, ["ok"])
+
+
+def test_a_cancelled_job_is_interrupted_and_submitting_again_continues(sweeps, undisturbed, cluster):
+    sweep = sweeps["cancel"]
+    stopped = sweep.wait_for_record("interrupted", resumed=0)
+    assert 0 < stopped.steps < 300
+    wait_until(lambda: cluster.jobs()[sweep.job] == "CANCELLED", 60, "the job is cancelled", cluster.logs)
+    assert sweep.states() == (1, ["interrupted"])
+    again = sweep.submit()
+    assert again != sweep.job
+    assert sweep.wait_for_record("ok", resumed=1).steps == 300 and sweep.adapter() == undisturbed()
+    code, out = sweep.call("-m", "eva_bench.submit")
+    assert code == 0 and "0 to submit" in out
+
+
+def test_a_suite_through_hydras_launcher_is_an_array_of_jobs(cluster, usual, tmp_path):
+    sweep = Sweep(cluster, tmp_path, ["suite=smoke", "method=lora,eva,pissa", "train.steps=3", *usual])
+    before = set(cluster.jobs())
+    code, out = sweep.call("run.py", "hydra/launcher=slurm", "pack.pocket=2", *JOB, "hydra.launcher.timeout_min=10")
+    assert code == 0 and "2 jobs of up to 2 cells" in out and "3 cells: 3 ok" in out, out
+    assert out.count("] ok: gsm8k-") == 3  # told one by one while it waited
+    new = set(cluster.jobs()) - before
+    assert len(new) == 2 and len({name.split("_")[0] for name in new}) == 1  # one array
+    assert sweep.states() == (0, ["ok"] * 3)
+    assert not list(ROOT.glob("multirun*")) and not list(ROOT.glob("*.yaml"))
+
+
+def test_a_cell_that_cannot_run_is_named_and_the_others_run(cluster, usual, tmp_path):
+    ranks = [item for item in usual if "rank" not in item]
+    sweep = Sweep(cluster, tmp_path, ["-m", "task=gsm8k", "method=lora", "adapter.rank=33,2", "train.steps=3", *ranks])
+    code, out = sweep.call("run.py", "hydra/launcher=slurm", *JOB, "hydra.launcher.timeout_min=10")
+    assert code != 0 and "1 ok, 1 failed" in out and "rank 33 is larger than layer" in out, out
+
+
+def test_a_job_at_its_time_limit_goes_back_into_the_queue_and_continues(sweeps, cluster):
+    sweep = sweeps["limit"]
+    sweep.wait_for("training continues after step ")
+    cluster.call("scancel", sweep.job)  # seen enough: it would go on like this
+    record = sweep.wait_for_record("interrupted", resumed=1)
+    continued = [int(step) for step in re.findall(r"training continues after step (\d+),", sweep.output())]
+    assert continued == sorted(continued) and continued[0] > 0 and continued[-1] <= record.steps
+    assert not list((sweep.folder / "results/claims").iterdir())
