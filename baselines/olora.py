@@ -3,7 +3,7 @@
 import torch
 
 from eva_bench.adapter import Factors, weight_matrix
-from eva_bench.method import Initialisation, Method, settings, target_layers
+from eva_bench.method import Initialisation, Method, each_target, settings
 
 
 @settings
@@ -20,7 +20,7 @@ class OLoRA(Method):
 
     def initialise(self, bundle, calibration, seed):
         factors = {}
-        for name, layer in target_layers(bundle, self.rank).items():
+        for _, name, layer in each_target(bundle, self.rank, "QR decompositions"):
             Q, R = torch.linalg.qr(weight_matrix(layer).detach().float())  # (out, k), (k, in)
             factors[name] = Factors(A=R[: self.rank], B=Q[:, : self.rank], scale=self.alpha / self.rank)
         return Initialisation(factors=factors)

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from eva_bench.adapter import Factors, weight_matrix
-from eva_bench.method import Initialisation, Method, settings, target_layers
+from eva_bench.method import Initialisation, Method, each_target, settings
 from eva_bench.svd import truncated_svd
 
 
@@ -23,7 +23,7 @@ class PiSSA(Method):
     def initialise(self, bundle, calibration, seed):
         scale = self.alpha / self.rank
         factors = {}
-        for index, (name, layer) in enumerate(target_layers(bundle, self.rank).items()):
+        for index, name, layer in each_target(bundle, self.rank, "singular values"):
             U, S, V = truncated_svd(weight_matrix(layer), self.rank, method=self.svd, seed=seed + index)
             root = (S / scale).sqrt()  # (r,)
             factors[name] = Factors(A=root[:, None] * V, B=U * root, scale=scale)

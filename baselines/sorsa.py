@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from eva_bench.adapter import Factors, weight_matrix
-from eva_bench.method import Initialisation, Method, settings, target_layers
+from eva_bench.method import Initialisation, Method, each_target, settings
 from eva_bench.svd import truncated_svd
 
 # Inside the square root of the penalty: at the orthonormal start the un-squared norm has no gradient, and
@@ -35,7 +35,7 @@ class SORSA(Method):
     def initialise(self, bundle, calibration, seed):
         scale = 1.0 if self.alpha is None else self.alpha / self.rank
         factors = {}
-        for index, (name, layer) in enumerate(target_layers(bundle, self.rank).items()):
+        for index, name, layer in each_target(bundle, self.rank, "singular values"):
             U, S, V = truncated_svd(weight_matrix(layer), self.rank, method=self.svd, seed=seed + index)
             factors[name] = Factors(A=V, B=U, s=S, scale=scale)
         return Initialisation(factors=factors)

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from eva_bench.adapter import Factors, weight_matrix
-from eva_bench.method import Initialisation, Method, settings, target_layers
+from eva_bench.method import Initialisation, Method, each_target, settings
 from eva_bench.svd import truncated_svd
 
 
@@ -24,7 +24,7 @@ class SVFit(Method):
     def initialise(self, bundle, calibration, seed):
         factors = {}
         limit = None if self.rank == "full" else self.rank
-        for index, (name, layer) in enumerate(target_layers(bundle, limit).items()):
+        for index, name, layer in each_target(bundle, limit, "singular values"):
             rank = limit or min(layer.weight.shape)
             U, _, V = truncated_svd(weight_matrix(layer), rank, method=self.svd, seed=seed + index)
             factors[name] = Factors(A=V, B=U, s=torch.zeros(rank), scale=1.0)

@@ -6,7 +6,7 @@ edited to add one; the contract tests find it in `conf/method/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import field
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from eva_bench.adapter import Adapter, Factors
 from eva_bench.errors import UserError
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.progress import Bar
 
 # Unknown keys and wrong types in a YAML or on the command line stop the run with one sentence.
 settings = pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -96,6 +97,15 @@ def target_layers(bundle: ModelBundle, rank: int | None = None) -> dict[str, nn.
             shape = "x".join(map(str, layer.weight.shape))
             raise UserError(f"rank {rank} is larger than layer '{name}' ({shape}) allows: at most {smallest}.")
     return layers
+
+
+def each_target(bundle: ModelBundle, rank: int | None, title: str) -> Iterator[tuple[int, str, nn.Module]]:
+    """(index, name, layer) of the layers to adapt, with progress where it takes longer than a moment."""
+    layers = target_layers(bundle, rank)
+    with Bar(title, quiet_s=2.0) as bar:
+        for index, (name, layer) in enumerate(layers.items()):
+            yield index, name, layer
+            bar(index + 1, len(layers))
 
 
 def layer_generator(seed: int, index: int) -> torch.Generator:

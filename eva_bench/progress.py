@@ -22,15 +22,22 @@ def warn(text: str) -> None:
 
 
 class Bar:
-    """Progress of one phase. On a terminal a bar; elsewhere a line every tenth of the work or every minute."""
+    """Progress of one phase. On a terminal a bar; elsewhere a line every tenth of the work or every minute.
 
-    def __init__(self, title: str):
+    Args:
+        quiet_s: work that is done within these seconds shows nothing.
+    """
+
+    def __init__(self, title: str, quiet_s: float = 0.0):
         self.title = title
+        self.quiet_s = quiet_s
         self.start = self.last_line = time.monotonic()
         self.tenth = 0
         self.progress: Progress | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
+        if time.monotonic() - self.start < self.quiet_s:
+            return
         if console.is_terminal:
             self._draw(done, total, note)
         else:

@@ -15,7 +15,7 @@ from eva_bench.eva.engine import compute_subspaces
 from eva_bench.eva.ranks import redistribute_ranks
 from eva_bench.eva.subspace import EvaResult, LayerSubspace
 from eva_bench.method import Initialisation, Method, layer_generator, settings, target_layers
-from eva_bench.progress import warn
+from eva_bench.progress import Bar, warn
 
 
 @settings
@@ -47,6 +47,7 @@ class EVA(Method):
     def initialise(self, bundle, calibration, seed):
         layers = target_layers(bundle, self.rank)
         share_out = partial(redistribute_ranks, rank=self.rank, rho=self.rho, score=self.score)
+        bar = Bar("calibration batches", quiet_s=2.0)
         result = compute_subspaces(
             bundle.module,
             list(layers),
@@ -64,7 +65,9 @@ class EVA(Method):
             use_label_mask=self.label_mask,
             autocast=self.autocast,
             seed=seed,
+            progress=lambda batches, gap: bar(batches, self.max_batches, "" if gap is None else f"gap {gap:.4f}"),
         )
+        bar.close()
         if result.stopped == "cap" and not result.converged:
             warn(f"EVA had not settled after {result.batches} batches (max_batches); the record says so")
         factors = {}
