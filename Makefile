@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup run test lint bench fetch tables pretrain select check-tables clean
+.PHONY: help setup run test lint bench fetch tables pretrain select check-tables clean status submit retry wandb-sync test-faults
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ run: $(READY)  ## One run: make run ARGS="method=pissa seed=1" (default method=e
 
 test: $(READY)  ## All tests
 	$(PY) -m pytest $(ARGS)
+
+test-faults: $(READY)  ## kill -9 a hundred runs and compare what is left: results/bench/faults.md (minutes)
+	$(PY) -m tests.faults.kill 100
 
 lint: $(READY)  ## Style and common mistakes
 	$(PY) -m ruff check .
@@ -46,6 +49,18 @@ select: $(READY)  ## Choose learning rates from stage=tune records: make select 
 
 fetch: $(READY)  ## Get data and models, on a machine with network: make fetch TASK=gsm8k SCALE=lite
 	$(PY) -m eva_bench.fetch $(if $(TASK),task=$(TASK)) $(if $(SCALE),scale=$(SCALE)) $(if $(MODEL),model=$(MODEL)) $(if $(DATA),data=$(DATA)) $(ARGS)
+
+status: $(READY)  ## How a suite stands: make status SUITE=gsm8k ARGS="scale=lite" (--json for scripts)
+	@$(PY) -m eva_bench.status suite=$(SUITE) $(ARGS)
+
+submit: $(READY)  ## Queue what is left of a suite on SLURM and return: make submit SUITE=gsm8k ARGS="scale=lite"
+	@$(PY) -m eva_bench.submit suite=$(SUITE) $(ARGS)
+
+retry: $(READY)  ## Run what is not ok in a suite, here: make retry SUITE=gsm8k
+	$(PY) run.py suite=$(SUITE) wait=false $(ARGS)
+
+wandb-sync: $(READY)  ## Send offline W&B runs; ARGS="rebuild=true" makes them from the records
+	$(PY) -m eva_bench.mirror $(ARGS)
 
 clean:  ## Remove what runs left (not records): runs/
 	rm -rf runs

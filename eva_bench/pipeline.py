@@ -30,7 +30,7 @@ from eva_bench.provenance import data_names
 from eva_bench.spec import RunSpec, fingerprint, stream_seed
 from eva_bench.store import Store
 from eva_bench.task import Calibration, Task, mean_loss
-from eva_bench.tracking import Tracker
+from eva_bench.tracking import Tracker, place
 from tasks.sources import load_rows
 
 
@@ -118,7 +118,7 @@ def execute(run: Run) -> None:
         train_rows, eval_rows = _rows(run)
         data = run.task.train_data(train_rows.rows, train_rows.dataset, bundle, spec["data"], spec["train"])
         run.facts |= {"model": bundle.origin | spec["identity"]["model"], "data": data.facts}
-    run.tracker.start(spec.run_id, spec.values, f"{spec['scale']['name']}/{spec['task']['name']}")
+    run.tracker.start(spec.run_id, spec.values, *place(spec.values, spec.origins))
 
     with meter.phase("eval_before"):
         run.facts["metrics_before"] = _score_before(run, bundle, eval_rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ class Tracker:
     tracker says so once and stays silent.
     """
 
-    def __init__(self, tracking: dict[str, Any], folder: Path):
-        self.tracking, self.folder = tracking, folder
+    def __init__(self, tracking: dict[str, Any], folder: Path, fresh: bool = False):
+        """`fresh`: replace what W&B has under the id, instead of continuing it."""
+        self.tracking, self.folder, self.fresh = tracking, folder, fresh
         self.run = None
         self.broken = tracking["mode"] == "off"
         self.where = "off"
 
-    def start(self, run_id: str, config: dict[str, Any], group: str) -> None:
-        self._guard(self._start, run_id, config, group)
+    def start(self, run_id: str, config: dict[str, Any], group: str, tags: Sequence[str] = ()) -> None:
+        self._guard(self._start, run_id, config, group, tags)
 
-    def _start(self, run_id: str, config: dict[str, Any], group: str) -> None:
+    def _start(self, run_id: str, config: dict[str, Any], group: str, tags: Sequence[str]) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
@@ -40,10 +42,11 @@ class Tracker:
             id=run_id,
             name=run_id,
             group=group,
+            tags=list(tags),
             config=config,
             dir=str(self.folder),
             mode=mode,
-            resume="allow" if mode == "online" else None,
+            resume="allow" if mode == "online" and not self.fresh else None,
             reinit="finish_previous",
             settings=wandb.Settings(init_timeout=20, silent=True, console="off", x_disable_stats=True),
         )
@@ -51,7 +54,7 @@ class Tracker:
 
     def log(self, values: dict[str, float]) -> None:
         if self.run is not None:
-            self._guard(self.run.log, values)
+            self._guard(lambda: self.run.log(values))
 
     def finish(self, record: Record) -> None:
         """Write the record's summary and close the W&B run."""
@@ -78,6 +81,13 @@ class Tracker:
             self.broken = True
             self.where = "failed, see the warning"
             warn(f"tracking is switched off for this run: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+def place(values: dict[str, Any], origins: dict[str, Any]) -> tuple[str, list[str]]:
+    """W&B group and tags of a run: its suite, if it belongs to one, scale, task and method."""
+    scale, task, method = values["scale"]["name"], values["task"]["name"], values["method"]["name"]
+    suite = origins.get("suite")
+    return f"{scale}/{suite or task}", [*([suite] if suite else []), scale, task, method]
 
 
 def logged_in() -> bool:
