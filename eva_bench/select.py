@@ -17,13 +17,15 @@ from eva_bench.record import Record
 from eva_bench.spec import CONF, fingerprint
 from eva_bench.store import Store
 
-# Metric to select on, and whether larger is better: the loss on the reference answers moves smoothly where
-# accuracy still jumps between a few values.
-METRIC, LARGER = "reference_loss", False
+
+def merit(records: Sequence[Record]) -> tuple[float, float]:
+    """What a learning rate is judged by: the task's primary metric, then a low loss on the reference answers."""
+    primary = records[0].spec["task"]["primary"]
+    return mean(r.metrics[primary] for r in records), -mean(r.metrics["reference_loss"] for r in records)
 
 
 def select(records: Sequence[Record], scale: str, family: str) -> dict[str, tuple[float, list[Record]]]:
-    """Per method the learning rate with the best mean validation metric, and the records behind it.
+    """Per method the learning rate with the best mean on validation data, and the records behind it.
 
     Raises:
         UserError: no tuning records, or methods whose grids differ.
@@ -48,8 +50,7 @@ def select(records: Sequence[Record], scale: str, family: str) -> dict[str, tupl
         raise UserError(f"The methods were not tuned on one common grid: (learning rate, runs) {shown}.")
     chosen = {}
     for method, rates in by_method.items():
-        scores = {lr: mean(r.metrics[METRIC] for r in found) for lr, found in rates.items()}
-        best = max(scores, key=lambda lr: scores[lr] if LARGER else -scores[lr])
+        best = max(rates, key=lambda lr: merit(rates[lr]))
         chosen[method] = (best, rates[best])
     return chosen
 
@@ -78,10 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warn(f"{method}: the best learning rate {lr:g} is at the edge of the grid; a wider grid may be better")
         sources = "\n".join(f"#   {record.run_id}" for record in sorted(records, key=lambda r: r.run_id))
         (folder / f"{method}.yaml").write_text(
-            f"# @package _global_\n# Written by `make select`: best {METRIC} on validation data. From the records\n{sources}\n"
+            f"# @package _global_\n# Written by `make select`: the best of a grid on validation data. From the records\n{sources}\n"
             f"train:\n  lr: {float(lr)!r}\n"
         )
-        print(f"{method}: train.lr={lr:g} ({METRIC} {mean(r.metrics[METRIC] for r in records):.4f})")
+        primary, loss = merit(records)
+        print(f"{method}: train.lr={lr:g} ({records[0].spec['task']['primary']} {primary:.3f}, loss {-loss:.3f})")
     return 0
 
 

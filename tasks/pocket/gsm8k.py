@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-VERSION = 1
+VERSION = 2
 SIZES = {"train": 4000, "validation": 200, "test": 400}
 LARGEST = 120  # no number of a problem, given or computed, is larger
 
@@ -75,10 +75,15 @@ TEMPLATES = (
         ),
     ),
     Template(
-        "book",
-        "{name} reads {a} pages a day for {b} days. The book has {c} pages. How many pages are left to read?",
-        {"a": (3, 15), "b": (2, 9), "c": (20, 120)},
-        (("d", "a*b", "{name} reads {eq} pages."), ("e", "c-d", "That leaves {eq} pages.")),
+        "readers",
+        "{name} reads {a} pages a day for {b} days. {friend} reads {c} pages more than {name}. "
+        "How many pages do both of them read?",
+        {"a": (2, 12), "b": (2, 7), "c": (2, 40)},
+        (
+            ("d", "a*b", "{name} reads {eq} pages."),
+            ("e", "d+c", "{friend} reads {eq} pages."),
+            ("f", "d+e", "Both read {eq} pages."),
+        ),
     ),
     Template(
         "shared",
@@ -116,8 +121,8 @@ TEMPLATES = (
         {"a": (3, 15), "b": (2, 9), "c": (2, 40), "d": (2, 20)},
         (
             ("e", "a*b", "{name} earns {eq} dollars."),
-            ("f", "c+d", "{name} spends {eq} dollars."),
-            ("g", "e-f", "{eq} dollars remain."),
+            ("f", "e-c", "After the {thing} {eq} dollars remain."),
+            ("g", "f-d", "After lunch {eq} dollars remain."),
         ),
     ),
     Template(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 SPLITS = tuple(gsm8k.SIZES)
 
 # The committed rows: a change of the generator must be a new VERSION and new records.
-FINGERPRINT = "d146aa205f92a32a366299ee7d1417aa8f21c8d410441c5bffac33f2a8856d49"
+FINGERPRINT = "d6208439e93e365839a1f6c829913f4a5296351d67e54a1579d1e57fd229ee5a"
 
 
 def normalised(text: str) -> str:
