@@ -1,0 +1,73 @@
+"""Fetching: what is needed, what is refused, and that a machine without network learns so at once."""
+
+import json
+import time
+
+import pytest
+from huggingface_hub import constants
+
+from eva_bench import fetch
+from eva_bench.errors import UserError
+from tasks import sources
+
+
+def test_a_task_at_a_scale_names_its_data_and_model():
+    assert fetch.needs(task="gsm8k", scale="lite") == (["openai/gsm8k"], ["smollm2_135m"])
+    assert fetch.needs(task="gsm8k", scale="paper") == (["meta-math/MetaMathQA", "openai/gsm8k"], ["llama2_7b"])
+    assert fetch.needs(task="gsm8k", scale="paper", model="gemma2_9b")[1] == ["gemma2_9b"]
+    assert fetch.needs(task="gsm8k", scale="pocket") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["task=gsm9", "scale=lite"], "Unknown task 'gsm9'. Did you mean 'gsm8k'?"),
+        (["task=gsm8k", "scale=huge"], "Unknown scale 'huge'."),
+        (["model=llama"], "Unknown model 'llama'."),
+        (["data=openai/gsm9k"], "Data set 'openai/gsm9k' is not in tasks/manifest.yaml. Did you mean 'openai/gsm8k'"),
+        ([], "Usage: make fetch"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(arguments, sentence, capsys):
+    assert fetch.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+def test_without_network_it_says_so_within_seconds(monkeypatch, capsys):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    start = time.monotonic()
+    assert fetch.main(["task=gsm8k", "scale=lite"]) == 2
+    assert time.monotonic() - start < 10
+    assert "127.0.0.1 cannot be reached" in capsys.readouterr().err
+
+
+@pytest.fixture
+def mirror(monkeypatch, tmp_path):
+    """A hub of one file in which downloads are recorded, and an empty local mirror."""
+    downloads = []
+
+    def download(name, file, repo_type, revision, local_dir):
+        downloads.append((name, file, revision))
+        path = local_dir / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"rows")
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr(fetch, "default_root", lambda: tmp_path)
+    return downloads
+
+
+def test_a_file_with_another_checksum_is_removed_and_named(mirror, tmp_path):
+    with pytest.raises(UserError, match="does not have the pinned checksum and was removed"):
+        fetch.fetch_dataset("openai/gsm8k")
+    assert not list(tmp_path.rglob("*.parquet")) and not list(tmp_path.rglob(".complete.json"))
+
+
+def test_a_complete_data_set_is_not_fetched_again(mirror, tmp_path):
+    fetch.fetch_dataset("meta-math/MetaMathQA")
+    fetch.fetch_dataset("meta-math/MetaMathQA")
+    assert mirror == [("meta-math/MetaMathQA", "MetaMathQA-395K.json", sources.entry("meta-math/MetaMathQA")["revision"])]
+    complete = json.loads((tmp_path / "meta-math/MetaMathQA/.complete.json").read_text())
+    assert complete["revision"] == sources.entry("meta-math/MetaMathQA")["revision"]

@@ -1,0 +1,63 @@
+"""Choosing learning rates: validation records only, one common grid, the choice and its origin written down."""
+
+import pytest
+import yaml
+
+from eva_bench import select
+from eva_bench.errors import UserError
+from eva_bench.record import Record
+from eva_bench.store import Store
+
+
+def tuned(method: str, lr: float, accuracy: float, loss: float = 1.0, seed: int = 100, stage="tune", **train) -> Record:
+    spec = {
+        "stage": stage, "seed": seed, "protocol": 1, "method": {"name": method},
+        "task": {"name": "gsm8k", "family": "math", "primary": "accuracy"},
+        "train": {"lr": lr, "steps": 10} | train,
+    }  # fmt: skip
+    return Record(
+        run_id=f"{method}-{lr}-{seed}-{stage}", train_id="t", init_id="i", status="ok", scale="pocket", task="gsm8k",
+        method=method, seed=seed, spec=spec, metrics={"accuracy": accuracy, "reference_loss": loss},
+    )  # fmt: skip
+
+
+def test_the_best_mean_over_seeds_wins_and_ties_go_to_the_lower_loss():
+    records = [tuned("lora", 1e-3, 0.9, seed=1), tuned("lora", 1e-3, 0.1, seed=2)]
+    records += [tuned("lora", 1e-2, 0.6, seed=1), tuned("lora", 1e-2, 0.6, seed=2)]
+    records += [tuned("svfit", 1e-3, 0.0, loss=3.0, seed=s) for s in (1, 2)]
+    records += [tuned("svfit", 1e-2, 0.0, loss=2.0, seed=s) for s in (1, 2)]
+    chosen = select.select(records, "pocket", "math")
+    assert chosen["lora"][0] == 1e-2 and chosen["svfit"][0] == 1e-2
+
+
+def test_test_set_records_never_count():
+    records = [tuned("lora", 1e-3, 0.5), tuned("lora", 1e-2, 0.1), tuned("lora", 1e-1, 1.0, stage="final")]
+    assert select.select(records, "pocket", "math")["lora"][0] == 1e-3
+
+
+def test_methods_with_different_grids_are_refused():
+    records = [tuned("lora", 1e-3, 0.5), tuned("lora", 1e-2, 0.5), tuned("eva", 1e-3, 0.5)]
+    with pytest.raises(UserError, match="not tuned on one common grid"):
+        select.select(records, "pocket", "math")
+
+
+def test_records_that_differ_in_more_are_refused():
+    with pytest.raises(UserError, match="differ in more than method, seed and learning rate"):
+        select.select([tuned("lora", 1e-3, 0.5), tuned("lora", 1e-2, 0.5, steps=20)], "pocket", "math")
+
+
+def test_without_tuning_records_it_says_what_to_run(tmp_path, capsys):
+    assert select.main([f"results={tmp_path}"]) == 2
+    assert "run the grid first" in capsys.readouterr().err
+
+
+def test_the_file_holds_the_exact_value_and_its_records(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(select, "CONF", tmp_path / "conf")
+    store = Store(tmp_path)
+    store.check_writable()
+    for record in (tuned("lora", 1e-3, 0.1), tuned("lora", 1.25e-3, 0.5), tuned("lora", 1e-2, 0.2)):
+        store.write(record)
+    assert select.main([f"results={tmp_path}"]) == 0
+    text = (tmp_path / "conf/tuned/pocket/math/lora.yaml").read_text()
+    assert yaml.safe_load(text) == {"train": {"lr": 1.25e-3}} and text.startswith("# @package _global_")
+    assert "lora-0.00125-100-tune" in text and "edge of the grid" not in capsys.readouterr().err
