@@ -1,11 +1,12 @@
 """`make bench`: every figure, one after the other."""
 
-from benchmarks import core
+from benchmarks import core, sweeps
 
 
 def main() -> None:
     """Run all benchmarks; each writes its own files into results/bench."""
     core.main()
+    sweeps.main()
 
 
 if __name__ == "__main__":

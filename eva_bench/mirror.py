@@ -15,7 +15,7 @@ from eva_bench.errors import UserError
 from eva_bench.progress import say
 from eva_bench.record import Record
 from eva_bench.store import Store
-from eva_bench.tracking import Tracker, place, logged_in
+from eva_bench.tracking import Tracker, logged_in, place
 
 SETTINGS = {"runs_dir": "runs", "results_dir": "results", "suite": "", "project": "eva-bench", "rebuild": "false", "mode": "auto"}
 

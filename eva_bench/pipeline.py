@@ -29,7 +29,7 @@ from eva_bench.progress import Bar, say
 from eva_bench.provenance import data_names
 from eva_bench.spec import RunSpec, fingerprint, stream_seed
 from eva_bench.store import Store
-from eva_bench.task import Calibration, Task, mean_loss
+from eva_bench.task import Calibration, Task, TrainData, mean_loss
 from eva_bench.tracking import Tracker, place
 from tasks.sources import load_rows
 
@@ -116,7 +116,7 @@ def execute(run: Run) -> None:
     with meter.phase("load"):
         bundle = models.load(spec["model"], spec.options["model_path"], _device())
         train_rows, eval_rows = _rows(run)
-        data = run.task.train_data(train_rows.rows, train_rows.dataset, bundle, spec["data"], spec["train"])
+        data = _encoded(run, train_rows, bundle)
         run.facts |= {"model": bundle.origin | spec["identity"]["model"], "data": data.facts}
     run.tracker.start(spec.run_id, spec.values, *place(spec.values, spec.origins))
 
@@ -155,6 +155,20 @@ def _rows(run: Run) -> tuple[Rows, Rows]:
     else:
         raise UserError(f"stage=tune needs data.holdout between 1 and {len(rows) - 1}: rows kept aside from training.")
     return Rows(rows, train_name), Rows(held_out[: spec["eval"]["limit"]], eval_name)
+
+
+_last_encoded: dict[str, TrainData] = {}
+
+
+def _encoded(run: Run, rows: Rows, bundle: ModelBundle) -> TrainData:
+    """The training examples; cells of a sweep that share a process and differ in nothing here share them."""
+    v = run.spec.values
+    parts = {name: v[name] for name in ("task", "model", "identity", "data", "stage")}
+    key = fingerprint(parts | {"loss_on_prompt": v["train"]["loss_on_prompt"], "rows": len(rows.rows)})
+    if key not in _last_encoded:
+        _last_encoded.clear()
+        _last_encoded[key] = run.task.train_data(rows.rows, rows.dataset, bundle, v["data"], v["train"])
+    return _last_encoded[key]
 
 
 def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -104,13 +105,19 @@ def data_names(plain: dict[str, Any]) -> tuple[str, str]:
     return plain["data"]["train"], plain["task"]["dataset"]
 
 
+@cache
+def _generated_sha256(generator: str) -> str:
+    """Checksum of the rows that a generator makes: once per process, a suite asks for every cell."""
+    return importlib.import_module(generator).fingerprint()
+
+
 def data_identity(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Name and checksums of a data set; for a generator the checksum of the rows it makes."""
     from tasks.sources import entry, local_file
 
     info = entry(name)
     if "generator" in info:
-        return {"name": name, "sha256": importlib.import_module(info["generator"]).fingerprint()}
+        return {"name": name, "sha256": _generated_sha256(info["generator"])}
     found, pinned = {}, True
     for split, facts in info["splits"].items():
         found[split] = cached_sha256(local_file(name, split, options["data_root"]), options["runs_dir"])
