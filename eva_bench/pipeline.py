@@ -24,7 +24,7 @@ from eva_bench.interrupt import StopSignal
 from eva_bench.meter import Meter
 from eva_bench.method import Method, target_layers
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.processes import distributed, is_main_process
+from eva_bench.processes import cpu_threads, distributed, is_main_process, keep_freed_memory
 from eva_bench.progress import Bar, say
 from eva_bench.provenance import data_names
 from eva_bench.spec import RunSpec, fingerprint, stream_seed
@@ -296,8 +296,9 @@ def _show(run: Run, metrics: dict[str, float]) -> str:
 
 
 def seed_everything(spec: RunSpec) -> None:
-    """Same specification, same machine: same bytes."""
-    torch.set_num_threads(spec.options["threads"] or int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) or os.cpu_count() or 1)
+    """Same specification, same machine, same number of threads: same bytes."""
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads(spec.options["threads"]))
     torch.manual_seed(stream_seed(spec["seed"], "generation"))
     torch.use_deterministic_algorithms(True, warn_only=True)
 
