@@ -6,6 +6,7 @@ the same seeds; the file names the records that the choice came from.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,7 +20,12 @@ from eva_bench.store import Store
 
 
 def merit(records: Sequence[Record]) -> tuple[float, float]:
-    """What a learning rate is judged by: the task's primary metric, then a low loss on the reference answers."""
+    """What a learning rate is judged by: the task's primary metric, then a low loss on the reference answers.
+
+    One at which a run failed (a loss that is not finite) is the worst.
+    """
+    if any(record.status == "failed" for record in records):
+        return -math.inf, -math.inf
     primary = records[0].spec["task"]["primary"]
     return mean(r.metrics[primary] for r in records), -mean(r.metrics["reference_loss"] for r in records)
 
@@ -34,7 +40,8 @@ def select(records: Sequence[Record], scale: str, family: str) -> dict[str, tupl
     settings = set()
     for record in records:
         spec = record.spec
-        if (record.status, spec["stage"], record.scale, spec["task"]["family"]) == ("ok", "tune", scale, family):
+        finished = record.status in ("ok", "failed")
+        if finished and (spec["stage"], record.scale, spec["task"]["family"]) == ("tune", scale, family):
             by_method[record.method][spec["train"]["lr"]].append(record)
             settings.add(_common_settings(spec))
     if len(settings) > 1:

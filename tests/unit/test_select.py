@@ -35,6 +35,12 @@ def test_test_set_records_never_count():
     assert select.select(records, "pocket", "math")["lora"][0] == 1e-3
 
 
+def test_a_learning_rate_that_failed_was_tried_and_is_the_worst():
+    failed = tuned("lora", 1e-1, 0.9).model_copy(update={"status": "failed", "metrics": {}})
+    records = [tuned("lora", 1e-2, 0.0), failed, tuned("eva", 1e-2, 0.5), tuned("eva", 1e-1, 0.1)]
+    assert select.select(records, "pocket", "math")["lora"][0] == 1e-2
+
+
 def test_methods_with_different_grids_are_refused():
     records = [tuned("lora", 1e-3, 0.5), tuned("lora", 1e-2, 0.5), tuned("eva", 1e-3, 0.5)]
     with pytest.raises(UserError, match="not tuned on one common grid"):
