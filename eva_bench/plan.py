@@ -24,7 +24,7 @@ from hydra.core.override_parser.types import Glob, Override
 from eva_bench.errors import UserError, did_you_mean
 from eva_bench.explain import options
 from eva_bench.progress import Bar
-from eva_bench.spec import CONF, RunSpec, compose_settings, to_spec
+from eva_bench.spec import CONF, ROOT, RunSpec, compose_settings, to_spec
 
 NARROWING = ("task", "method")
 Grid = dict[str, list[str]]  # setting -> overrides `setting=value`, one per value
@@ -204,7 +204,7 @@ class Composer:
 
 
 def _digest_of_conf() -> str:
-    digest = hashlib.sha256((CONF.parent / "eva_bench" / "spec.py").read_bytes())
+    digest = hashlib.sha256((ROOT / "eva_bench" / "spec.py").read_bytes())
     for path in sorted(CONF.rglob("*.yaml")):
         digest.update(str(path.relative_to(CONF)).encode() + path.read_bytes())
     return digest.hexdigest()
