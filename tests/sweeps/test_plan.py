@@ -109,13 +109,13 @@ def test_globs_ranges_and_quotes_of_hydra_work_in_suites(suite, base):
     ],
 )
 def test_a_mistake_in_any_cell_is_one_sentence_and_nothing_is_planned(arguments, expected, base):
-    with pytest.raises(UserError, match=".*") as error:
+    with pytest.raises(UserError) as error:
         make_plan(arguments[0], [*base, *arguments[1:]])
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_no_cells_are_exit_code_2(command, base):
-    code, out, err = command("suite=smoke", "method=glob(nothing*)", *base)
+    code, _, err = command("suite=smoke", "method=glob(nothing*)", *base)
     assert code == 2 and err.strip().startswith("error: 'smoke' plans no cells")
     code, _, err = command("-m", "task=gsm8k", "method=glob(nothing*)", *base)
     assert code == 2 and "plans no cells" in err
