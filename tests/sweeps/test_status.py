@@ -30,12 +30,12 @@ def change(store: Store, **values) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_ok_and_json(suite, capsys):
+def test_ok_and_json(suite, capfd):
     arguments, states, _ = suite
     assert states() == (0, "ok", "")
-    capsys.readouterr()
+    capfd.readouterr()
     assert status.main([*arguments, "--json"]) == 0
-    (cell,) = json.loads(capsys.readouterr().out)
+    (cell,) = json.loads(capfd.readouterr().out)
     assert (cell["state"], cell["method"], cell["task"], cell["seed"]) == ("ok", "lora", "gsm8k", 0)
 
 
