@@ -31,7 +31,7 @@ def _table(rows: list[dict]) -> list[str]:
     if not rows:
         return ["not run here"]
     head = list(rows[0])
-    body = [[_show(row[name]) for name in head] for row in rows]
+    body = [[_show(row.get(name, "–")) for name in head] for row in rows]
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
 
 

@@ -1,11 +1,12 @@
 """`make bench`: every figure, one after the other."""
 
-from benchmarks import core, sweeps
+from benchmarks import core, eva_init, sweeps
 
 
 def main() -> None:
     """Run all benchmarks; each writes its own files into results/bench."""
     core.main()
+    eva_init.main()
     sweeps.main()
 
 
