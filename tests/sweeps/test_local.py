@@ -12,7 +12,7 @@ from eva_bench.store import Store
 from eva_bench.worker import read_cells
 from tests.conftest import ROOT
 
-LOCAL = ["suite=smoke", "hydra/launcher=local"]
+LOCAL = ["suite=smoke", "hydra/launcher=local", "train.lr=1e-3"]  # a tuned rate would be too much for a random model
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -35,7 +35,7 @@ def test_ctrl_c_ends_all_processes_with_records_and_the_command_continues(small_
     process = start(*arguments, "train.steps=100000")
     folder = tmp_path / "runs/sweeps/smoke"
     deadline = time.monotonic() + 100
-    while sum("training: " in path.read_text() or bool(list((tmp_path / "results/claims").glob("train-*"))) for path in folder.glob("process-*.log")) < 2:
+    while len(list((tmp_path / "results/claims").glob("train-*"))) < 2:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
     time.sleep(1)
@@ -52,7 +52,7 @@ def test_a_sweep_in_one_process_stops_at_a_signal(small_run, places, tmp_path):
     usual = [item for item in small_run if "steps" not in item]
     process = start("suite=smoke", "method=lora,pissa", "train.steps=100000", *usual, *places)
     for line in process.stdout:
-        if line.startswith("training: ") or "trainable parameters" in line:
+        if "trainable parameters" in line:
             break
     time.sleep(1)
     os.kill(process.pid, signal.SIGTERM)

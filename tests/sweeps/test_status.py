@@ -15,7 +15,7 @@ from eva_bench.store import Store
 @pytest.fixture
 def suite(command, small_run, places, tmp_path):
     """Arguments of a suite with one finished cell, and a function for its states (exit code, state, reason)."""
-    arguments = ["suite=smoke", "method=lora", *small_run, *places]
+    arguments = ["suite=smoke", "method=lora", "train.lr=1e-3", *small_run, *places]
     assert command(*arguments)[0] == 0
 
     def states() -> tuple[int, str, str]:
@@ -79,8 +79,8 @@ def test_missing_unreadable_and_stale(suite, monkeypatch):
 
 def test_a_private_experiment_does_not_make_a_cell_stale(suite, command):
     arguments, _, _ = suite
-    assert status.main([*arguments, "train.lr=1"]) == 1
-    (state,) = status.examine(make_plan("smoke", [*arguments[1:], "train.lr=1"]))
+    assert status.main([*arguments, "train.lr=1e-2"]) == 1
+    (state,) = status.examine(make_plan("smoke", [*arguments[1:], "train.lr=1e-2"]))
     assert state.state == "missing"
 
 
