@@ -60,7 +60,7 @@ def test_rows_that_are_too_long_are_counted(bundle):
     dropped = encode(short, bundle.processor, 12, "drop", False)
     assert dropped.facts == {"rows": 2, "truncated": 0, "dropped": 1} and len(dropped.examples) == 1
     assert encode(short, bundle.processor, 12, "truncate", False).facts["dropped"] == 1  # no token of its answer is left
-    with pytest.raises(UserError, match="data.max_length=3"):
+    with pytest.raises(UserError, match=r"data\.max_length=3"):
         encode(PAIRS, bundle.processor, 3, "truncate", False)
 
 

@@ -96,7 +96,7 @@ def test_seconds_taken_from_a_cache_are_not_counted():
 
 def test_an_unknown_metric_is_named_with_near_matches():
     spec = GSM8K | {"columns": [{"metric": "exact_match_strickt", "title": "x", "percent": True, "best": "max"}]}
-    with pytest.raises(UserError, match="gsm8k.yaml: unknown metric 'exact_match_strickt'.*'exact_match_strict'"):
+    with pytest.raises(UserError, match=r"gsm8k\.yaml: unknown metric 'exact_match_strickt'.*'exact_match_strict'"):
         table([record("lora", 0, 0.5)], spec)
 
 
