@@ -1,0 +1,49 @@
+"""Answering rows in chunks: every row once, in order, and again after any interruption the same."""
+
+import json
+
+import pytest
+
+from tasks.samples import answer_rows
+
+ROWS = [f"row {i}" for i in range(10)]
+
+
+def run(file, asked, rows=ROWS, chunk=4):
+    def answer(part, first):
+        asked.append((first, len(part)))
+        return [{"row": first + i, "text": text, "name": "é"} for i, text in enumerate(part)]
+
+    return answer_rows(rows, file, chunk, answer, lambda done, total: None)
+
+
+def test_every_row_is_answered_once_and_in_order(tmp_path):
+    asked = []
+    samples = run(tmp_path / "samples.jsonl", asked)
+    assert asked == [(0, 4), (4, 4), (8, 2)]
+    assert [s["text"] for s in samples] == ROWS
+    assert [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()] == samples
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1, 60, 170, 330, 10_000])
+def test_a_cut_file_is_continued_at_a_whole_chunk(tmp_path, kept_bytes):
+    file = tmp_path / "samples.jsonl"
+    expected = run(file, [])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:kept_bytes])
+    asked = []
+    assert run(file, asked) == expected
+    assert file.read_bytes() == whole
+    assert all(first % 4 == 0 for first, _ in asked)
+    assert not asked if kept_bytes >= len(whole) else asked
+
+
+def test_a_damaged_line_and_what_follows_are_answered_again(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    expected = run(file, [])
+    lines = file.read_bytes().split(b"\n")
+    lines[5] = lines[5][:7]
+    file.write_bytes(b"\n".join(lines))
+    asked = []
+    assert run(file, asked) == expected
+    assert asked[0] == (4, 4)
