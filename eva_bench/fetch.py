@@ -1,7 +1,7 @@
 """`make fetch TASK=gsm8k SCALE=lite`: fill a local mirror at pinned revisions, so that runs need no network.
 
 Data sets go to `data/hub/<id>` and models to `data/models/<id>`, where runs look for them by themselves. A
-lock keeps two fetches apart; every file's checksum is compared with tasks/manifest.yaml where one is pinned;
+lock keeps two fetches apart; every file's checksum is compared with tasks/manifest/ where one is pinned;
 `.complete.json` is written last, so a half download is never taken for a whole one.
 """
 

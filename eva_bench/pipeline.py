@@ -31,7 +31,7 @@ from eva_bench.spec import RunSpec, fingerprint, stream_seed
 from eva_bench.store import Store
 from eva_bench.task import Calibration, Task, TrainData, mean_loss
 from eva_bench.tracking import Tracker, place
-from tasks.sources import load_rows
+from tasks.sources import entry, load_rows
 
 
 @dataclass
@@ -86,7 +86,9 @@ def prepare(spec: RunSpec, stop: StopSignal, store: Store) -> Run:
     """Build the parts and refuse, before anything expensive, what cannot work. Raises UserError."""
     method, task = build(spec["method"], "method"), build(spec["task"], "task")
     _check_writable(Path(spec.options["runs_dir"]))
-    skeleton = models.skeleton(spec["model"], spec.options["model_path"])
+    if spec["model"]["kind"] != task.kind:
+        raise UserError(f"Task '{task.name}' needs a model of kind {task.kind}; {spec['model']['name']} is of kind {spec['model']['kind']}.")
+    skeleton = models.skeleton(spec["model"], spec.options["model_path"], task.outputs)
     rank = getattr(method, "rank", None)
     target_layers(skeleton, rank if isinstance(rank, int) else None)
     tracking = spec.options["tracking"] if is_main_process() else {"mode": "off"}
@@ -114,7 +116,7 @@ def execute(run: Run) -> None:
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
     with meter.phase("load"):
-        bundle = models.load(spec["model"], spec.options["model_path"], _device())
+        bundle = models.load(spec["model"], spec.options["model_path"], _device(), run.task.outputs)
         train_rows, eval_rows = _rows(run)
         data = _encoded(run, train_rows, bundle)
         run.facts |= {"model": bundle.origin | spec["identity"]["model"], "data": data.facts}
@@ -133,10 +135,14 @@ def execute(run: Run) -> None:
     )
 
     with meter.phase("train"):
-        _train(run, bundle, adapter, data)
+        _train(run, bundle, adapter, data, eval_rows)
 
     with meter.phase("eval"), adapter.merged():
-        run.facts["metrics"] = _evaluate(run, bundle, eval_rows, run.folder / "samples.jsonl", "after training")
+        metrics = _evaluate(run, bundle, eval_rows, run.folder / "samples.jsonl", "after training")
+    if spec["eval"]["every_epoch"]:
+        run.facts["epochs"] = [*run.facts["epochs"], {"step": run.facts["steps"]} | metrics]
+        metrics |= _best_epoch(run.facts["epochs"], run.task.primary)
+    run.facts["metrics"] = metrics
     _export(run, bundle, adapter)
 
 
@@ -145,11 +151,14 @@ def _rows(run: Run) -> tuple[Rows, Rows]:
     spec = run.spec
     root, data = spec.options["data_root"], spec["data"]
     train_name, eval_name = data_names(spec.values)
-    rows = load_rows(train_name, "train", root)
+    train_info, eval_info = entry(train_name), entry(eval_name)
     if spec["stage"] == "final":
-        held_out = load_rows(eval_name, "test", root)
-    elif data["source"] == "pocket":
-        held_out = load_rows(eval_name, "validation", root)
+        rows = load_rows(train_name, train_info.get("final_train", "train"), root)
+        held_out = load_rows(eval_name, eval_info.get("test", "test"), root)
+        return Rows(rows, train_name), Rows(held_out[: spec["eval"]["limit"]], eval_name)
+    rows = load_rows(train_name, "train", root)
+    if "generator" in eval_info or "validation" in eval_info:
+        held_out = load_rows(eval_name, eval_info.get("validation", "validation"), root)
     elif 0 < data["holdout"] < len(rows):
         rows, held_out, eval_name = rows[: -data["holdout"]], rows[-data["holdout"] :], train_name
     else:
@@ -175,6 +184,8 @@ def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]
     """The untouched model's score, shared by all methods and seeds that start from it; computed by one process."""
     v = run.spec.values
     parts = {name: v[name] for name in ("task", "eval", "eval_data", "model", "identity", "data", "stage", "protocol")}
+    if bundle.head:  # drawn anew for every seed
+        parts["seed"] = run.spec["seed"]
     key = fingerprint(parts)[:16]
     folder = run.caches / "before" / f"{v['task']['name'].replace('/', '_')}-{key}"
     with nullcontext() if distributed() else run.store.claim(f"before-{key}", wait=True):
@@ -201,15 +212,24 @@ def _read_json(path: Path) -> Any:
 
 
 def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, title: str) -> dict[str, float]:
-    """Answers scored, and the loss on the reference answers."""
-    settings = run.spec["eval"]
+    """Answers scored, and the loss on the reference answers where the task has them."""
+    settings = run.spec["eval"] | {"record_video": run.spec.options["record_video"]}
     with Bar(f"answers {title}") as bar:
         samples = run.task.evaluate(bundle, rows.rows, rows.dataset, settings, samples_file, bar)
     references = run.task.reference_examples(rows.rows, rows.dataset, bundle, run.spec["data"]["max_length"])
+    metrics = run.task.score(samples) | {"samples": len(samples)}
+    if not references:
+        return metrics
     loss = mean_loss(run.task, bundle, references, settings["batch_size"])
     if not math.isfinite(loss):
         raise FloatingPointError(f"the loss on the reference answers is {loss} {title} ({run.facts.get('steps', 0)} steps)")
-    return run.task.score(samples) | {"reference_loss": loss, "samples": len(samples)}
+    return metrics | {"reference_loss": loss}
+
+
+def _best_epoch(epochs: list[dict[str, float]], primary: str) -> dict[str, float]:
+    """`best/<metric>` of the epoch with the best primary metric: the first of equals."""
+    best = max(epochs, key=lambda metrics: metrics[primary])
+    return {f"best/{name}": value for name, value in best.items()}
 
 
 def _initialise(run: Run, bundle: ModelBundle, data) -> Adapter:
@@ -233,7 +253,7 @@ def _initialise(run: Run, bundle: ModelBundle, data) -> Adapter:
     return adapter
 
 
-def _train(run: Run, bundle: ModelBundle, adapter: Adapter, data) -> None:
+def _train(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData, eval_rows: Rows) -> None:
     """Train, or take the weights that another run with the same training left.
 
     One process at a time: runs that differ only in their evaluation share the training and its checkpoint.
@@ -241,23 +261,30 @@ def _train(run: Run, bundle: ModelBundle, adapter: Adapter, data) -> None:
     spec = run.spec
     finished = Path(spec.options["runs_dir"]) / "cache" / "train" / f"{spec.train_id}.safetensors"
     if distributed():
-        _train_now(run, bundle, adapter, data, finished)
+        _train_now(run, bundle, adapter, data, eval_rows, finished)
         return
     with run.store.claim(f"train-{spec.train_id[:16]}", wait=True):
         found = None if spec.options["force"] else cache.load_tensors(finished)
         run.facts["reused"]["train"] = found is not None
         if found is None:
-            _train_now(run, bundle, adapter, data, finished)
+            _train_now(run, bundle, adapter, data, eval_rows, finished)
         else:
             tensors, facts = found
             adapter.load_state_dict(tensors)
             run.facts |= facts
 
 
-def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data, finished: Path) -> None:
+def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData, eval_rows: Rows, finished: Path) -> None:
     """The training loop, its checkpoint, and what it leaves for later runs. Facts are kept even if it fails."""
     spec, result = run.spec, train.TrainResult()
     checkpoint_file = finished.with_suffix(".checkpoint")
+
+    def after_epoch(step: int) -> dict[str, float]:
+        samples_file = run.folder / f"samples-step{step}.jsonl"
+        samples_file.unlink(missing_ok=True)
+        with adapter.merged():
+            return _evaluate(run, bundle, eval_rows, samples_file, f"after step {step}")
+
     run.stop.deferred = True
     try:
         with Bar("training") as bar:
@@ -265,10 +292,11 @@ def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data, finished: 
                 bundle, adapter, run.method, run.task, data.examples, spec["train"], spec["seed"],
                 checkpoint_file=checkpoint_file, checkpoint_minutes=spec.options["checkpoint_minutes"],
                 stop=run.stop, progress=bar, log=run.tracker.log, result=result,
+                after_epoch=after_epoch if spec["eval"]["every_epoch"] else None,
             )  # fmt: skip
     finally:
         run.stop.deferred = False
-        facts = {"steps": result.steps, "tokens": result.tokens, "resumed": result.resumed}
+        facts = {"steps": result.steps, "tokens": result.tokens, "resumed": result.resumed, "epochs": result.epochs}
         facts |= {"micro_batch_size": result.micro_batch_size, "curve": train.thin(result.curve)}
         run.facts |= facts
     if is_main_process():
@@ -283,8 +311,7 @@ def _export(run: Run, bundle: ModelBundle, adapter: Adapter) -> None:
         factors = run.method.export(adapter)
         size = export_adapter(run.folder / "adapter", factors, bundle.module, bundle.kind, bundle.head, base)
     else:
-        bundle.module.save_pretrained(run.folder / "model")
-        bundle.processor.save_pretrained(run.folder / "model")
+        models.save(bundle, run.folder / "model")
         size = sum(file.stat().st_size for file in (run.folder / "model").glob("*.safetensors"))
     run.facts["adapter_bytes"] = size
 
@@ -292,14 +319,15 @@ def _export(run: Run, bundle: ModelBundle, adapter: Adapter) -> None:
 def _show(run: Run, metrics: dict[str, float]) -> str:
     """The primary metric and the loss, for the terminal."""
     value = metrics[run.task.primary]
-    return f"{run.task.primary} {100 * value:.1f} %, loss on the reference answers {metrics['reference_loss']:.3f}"
+    loss = metrics.get("reference_loss")
+    return f"{run.task.primary} {100 * value:.1f} %" + ("" if loss is None else f", loss on the reference answers {loss:.3f}")
 
 
 def seed_everything(spec: RunSpec) -> None:
     """Same specification, same machine, same number of threads: same bytes."""
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(spec.options["threads"]))
-    torch.manual_seed(stream_seed(spec["seed"], "generation"))
+    torch.manual_seed(stream_seed(spec["seed"], "head"))  # a new head is drawn when the model is loaded
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 

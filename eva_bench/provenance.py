@@ -106,9 +106,9 @@ def data_names(plain: dict[str, Any]) -> tuple[str, str]:
 
 
 @cache
-def _generated_sha256(generator: str) -> str:
+def _generated_sha256(generator: str, subset: str | None) -> str:
     """Checksum of the rows that a generator makes: once per process, a suite asks for every cell."""
-    return importlib.import_module(generator).fingerprint()
+    return importlib.import_module(generator).fingerprint(*([subset] if subset else []))
 
 
 def data_identity(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +117,9 @@ def data_identity(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
     info = entry(name)
     if "generator" in info:
-        return {"name": name, "sha256": _generated_sha256(info["generator"])}
+        return {"name": name, "sha256": _generated_sha256(info["generator"], info.get("subset"))}
+    if "loader" in info:
+        return {"name": name} | importlib.import_module(info["loader"]).identity(info, name, options["data_root"])
     found, pinned = {}, True
     for split, facts in info["splits"].items():
         found[split] = cached_sha256(local_file(name, split, options["data_root"]), options["runs_dir"])

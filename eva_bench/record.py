@@ -33,6 +33,7 @@ class Record(BaseModel):
     metrics_before: dict[str, float] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     curve: list[list[float]] = Field(default_factory=list)  # [step, loss, gradient norm, learning rate]
+    epochs: list[dict[str, float]] = Field(default_factory=list)  # metrics after every epoch, where asked for
     steps: int = 0
     tokens: int = 0
     resumed: int = 0

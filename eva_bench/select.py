@@ -27,7 +27,8 @@ def merit(records: Sequence[Record]) -> tuple[float, float]:
     if any(record.status == "failed" for record in records):
         return -math.inf, -math.inf
     primary = records[0].spec["task"]["primary"]
-    return mean(r.metrics[primary] for r in records), -mean(r.metrics["reference_loss"] for r in records)
+    losses = [r.metrics["reference_loss"] for r in records if "reference_loss" in r.metrics]
+    return mean(r.metrics[primary] for r in records), -mean(losses) if losses else 0.0
 
 
 def select(records: Sequence[Record], scale: str, family: str) -> dict[str, tuple[float, list[Record]]]:

@@ -3,7 +3,8 @@
 Hydra picks scale, task, method and model; which recipe (and which tuned values) belong to them depends on
 the task's family, which only the composed task knows. So composition runs twice: once to learn scale,
 family and method, and once with `recipe=<scale>/<family>` and, if there is one,
-`tuned=<scale>/<family>/<method>` in front of the user's own overrides, which therefore win.
+`tuned=<scale>/<family>/<method>` in front of the user's own overrides, which therefore win. A recipe or
+tuned file of the task itself (`<scale>/glue/cola`) goes before that of its family (`<scale>/glue`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 
 # Raised by hand whenever a change of the code changes numbers: old records then count as stale.
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 @dataclass
@@ -54,11 +55,15 @@ class ModelConfig:
 class DataConfig:
     root: str | None = None  # folder of local data sets; where it lies does not enter a fingerprint
     source: str = MISSING  # pocket | hub
-    train: str = MISSING  # entry of tasks/manifest.yaml used where source=hub
+    train: str = MISSING  # entry of tasks/manifest/ used where source=hub
     pocket_train: str | None = None  # entry used where source=pocket
     holdout: int = 0  # training rows kept aside for stage=tune where a data set has no validation split
-    max_length: int = MISSING  # tokens
+    max_length: int | None = None  # tokens; or steps of a trajectory
     too_long: str = "truncate"  # truncate | drop
+    image_size: int | None = None  # pixels
+    normalisation: str | None = None  # of images, by name
+    official_sizes: bool | None = None  # images: refuse splits whose sizes are not the official ones
+    workers: int = 0  # processes that decode images
 
 
 @dataclass
@@ -92,7 +97,8 @@ class TrainConfig:
 class EvalConfig:
     batch_size: int = MISSING
     limit: int | None = None  # first rows only; part of the fingerprint
-    max_new_tokens: int = MISSING
+    max_new_tokens: int | None = None  # of generated answers
+    every_epoch: bool = False  # evaluate after every epoch, too; `best/<metric>` is of the best one
     chunk: int = 512  # rows after which samples are on disk, so that an evaluation can continue
 
 
@@ -122,13 +128,14 @@ class Config:
     runs_dir: str = "runs"
     threads: int | None = None  # CPU threads; null: as many as cores
     wait: bool = True  # wait for another process that runs the same cell, instead of leaving
+    record_video: bool = False  # control: write one episode as an animation
     force: bool = False  # run again although an ok record exists (the old one is kept beside it)
 
 
 ConfigStore.instance().store(name="schema", node=Config)
 
 # Keys that say where and how to run, but cannot change a number.
-NOT_IN_FINGERPRINT = ("data.root", "model.path", "train.checkpoint_minutes")
+NOT_IN_FINGERPRINT = ("data.root", "data.workers", "model.path", "train.checkpoint_minutes")
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,11 @@ class RunSpec:
 
     @property
     def train_id(self) -> str:
-        return fingerprint({"init": self.init_id, "train": self.values["train"]})
+        """Runs that differ in nothing but the evaluation share their training, unless it evaluates on its way."""
+        parts = {"init": self.init_id, "train": self.values["train"]}
+        if self.values["eval"]["every_epoch"]:
+            parts |= {name: self.values[name] for name in ("task", "eval", "eval_data")}
+        return fingerprint(parts)
 
     @property
     def run_id(self) -> str:
@@ -178,7 +189,8 @@ class RunSpec:
 def fingerprint(content: Any) -> str:
     """SHA-256 of canonical JSON: independent of key order, process and platform.
 
-    A checkpoint counts by its content, not by the name of the folder it lies in.
+    A checkpoint counts by its content, not by the name of the folder it lies in. A setting that is null does not
+    count, so that a new optional setting leaves the old fingerprints as they are.
     """
     text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -187,7 +199,7 @@ def fingerprint(content: Any) -> str:
 def _canonical(value: Any) -> Any:
     """1 and 1.0 are the same setting whether typed on the command line or read from YAML."""
     if isinstance(value, dict):
-        return {str(key): _canonical(item) for key, item in value.items() if key != "checkpoint"}
+        return {str(key): _canonical(item) for key, item in value.items() if key != "checkpoint" and item is not None}
     if isinstance(value, (list, tuple)):
         return [_canonical(item) for item in value]
     if isinstance(value, float) and value.is_integer():
@@ -216,11 +228,14 @@ def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
         UserError: as compose_spec.
     """
     first = _compose(overrides)
-    scale, family = first.scale.name, first.task.family
+    scale, places = first.scale.name, (first.task.name, first.task.family)  # the more special one wins
     method = first.hydra.runtime.choices.method
-    extra = [] if _chosen(overrides, "recipe") else [f"recipe={scale}/{family}"]
-    tuned = f"{scale}/{family}/{method}"
-    if (CONF / "tuned" / f"{tuned}.yaml").exists() and not _chosen(overrides, "tuned"):
+    extra = []
+    if not _chosen(overrides, "recipe"):
+        recipe = _existing("recipe", [f"{scale}/{place}" for place in places])
+        extra.append(f"recipe={recipe or f'{scale}/{first.task.family}'}")
+    tuned = _existing("tuned", [f"{scale}/{place}/{method}" for place in places])
+    if tuned and not _chosen(overrides, "tuned"):
         extra.append(f"tuned={tuned}")
     config = _compose([*extra, *overrides])
     ours = OmegaConf.masked_copy(config, [f.name for f in fields(Config)])
@@ -229,6 +244,10 @@ def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
     settings = OmegaConf.to_container(ours, resolve=True)  # no config node travels further than this
     settings["method"] = {"name": method} | settings["method"]
     return {"settings": settings, "tuned": [item.split("=", 1)[1] for item in extra if item.startswith("tuned=")]}
+
+
+def _existing(group: str, names: Sequence[str]) -> str | None:
+    return next((name for name in names if (CONF / group / f"{name}.yaml").is_file()), None)
 
 
 def _chosen(overrides: Sequence[str], group: str) -> bool:
@@ -260,17 +279,18 @@ def to_spec(composed: dict[str, Any], overrides: Sequence[str]) -> RunSpec:
     if plain["data"]["root"]:
         plain["data"]["source"] = "hub"
     _check_values(plain)
-    options = {key: plain.pop(key) for key in ("results_dir", "runs_dir", "tracking", "threads", "wait", "force")}
+    options = {key: plain.pop(key) for key in ("results_dir", "runs_dir", "tracking", "threads", "wait", "force", "record_video")}
     for dotted in NOT_IN_FINGERPRINT:
         section, key = dotted.split(".")
-        options[key if section != "data" and section != "model" else f"{section}_{key}"] = plain[section].pop(key)
+        options[key if section == "train" else f"{section}_{key}"] = plain[section].pop(key)
     plain["protocol"] = PROTOCOL
     train_name, eval_name = data_names(plain)
     plain["identity"] = {"model": model_identity(plain, options), "data": data_identity(train_name, options)}
     plain["eval_data"] = data_identity(eval_name, options)
-    if "harness" in plain["task"]:  # prompts and answer extraction change numbers too
-        harness = ROOT / "tasks" / "lm_eval" / f"{plain['task']['harness']}.yaml"
-        plain["eval_data"]["harness_sha256"] = sha256_of(harness)
+    if harness := plain["task"].get("harness"):  # prompts and answer extraction change numbers too
+        names = [harness] if isinstance(harness, str) else harness
+        digests = [sha256_of(ROOT / "tasks" / "lm_eval" / f"{name}.yaml") for name in names]
+        plain["eval_data"]["harness_sha256"] = digests[0] if isinstance(harness, str) else digests
     return RunSpec(plain, options, {"command_line": _without_paths(list(overrides)), "tuned": composed["tuned"]})
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eva_bench.method import settings
 from eva_bench.models.bundle import ModelBundle
 
-Example = dict[str, list[int]]
+Example = dict[str, Any]
 Batch = dict[str, Tensor]
 
 
@@ -34,6 +34,7 @@ class Task:
         primary: the metric shown first.
         dataset, pocket: manifest names of the real rows and of the generated stand-in.
         format: how a row becomes text; part of the initialisation's fingerprint.
+        outputs: of the trained head that the task needs; None where the model has what it needs.
     """
 
     name: str
@@ -43,12 +44,21 @@ class Task:
     pocket: str
     format: dict[str, Any]
     kind: ClassVar[str] = "language"
+    outputs: ClassVar[int | None] = None
 
     def train_data(
         self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: dict, train: dict
     ) -> TrainData:
         """Encode training rows of a data set of the manifest. Raises UserError for rows that cannot be used, naming them."""
         raise NotImplementedError
+
+    def reference_examples(self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, max_length: int) -> list[Example]:
+        """Evaluation rows with their right answers, for the loss before and after training; may be empty."""
+        return []
+
+    def length(self, example: Example) -> int:
+        """Examples of one length make batches with little padding."""
+        return len(example["input_ids"])
 
     def collate(self, examples: Sequence[Example], bundle: ModelBundle) -> Batch:
         """A padded batch of tensors on the model's device."""
@@ -100,8 +110,8 @@ class Calibration:
 
 
 def mean_loss(task: Task, bundle: ModelBundle, examples: Iterable[Example], batch_size: int) -> float:
-    """Loss per predicted token over examples, without gradients."""
-    examples = sorted(examples, key=lambda example: len(example["input_ids"]))  # little padding
+    """Loss per prediction over examples, without gradients."""
+    examples = sorted(examples, key=task.length)  # little padding
     total, count = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(examples), batch_size):

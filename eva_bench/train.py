@@ -35,6 +35,7 @@ class TrainResult:
     resumed: int = 0
     micro_batch_size: int | None = None  # of the forward passes: smaller than asked for if memory ran out
     curve: list[list[float]] = field(default_factory=list)  # [step, loss, gradient norm, learning rate]
+    epochs: list[dict[str, float]] = field(default_factory=list)  # metrics after every epoch but the last
 
 
 def total_steps(train: dict[str, Any], n_examples: int) -> int:
@@ -65,6 +66,11 @@ def batch_indices(step: int, batch_size: int, n_examples: int, seed: int) -> lis
     return indices
 
 
+def ends_epoch(step: int, batch_size: int, n_examples: int) -> bool:
+    """Whether the examples have been seen once more after this step, counted from 1."""
+    return step * batch_size // n_examples > (step - 1) * batch_size // n_examples
+
+
 def micro_batches(batch: Sequence, size: int, accelerator: Accelerator) -> Iterator[Sequence]:
     """This process's share of a step, cut into forward passes."""
     mine = batch[accelerator.process_index :: accelerator.num_processes]
@@ -86,11 +92,13 @@ def fit(
     stop: checkpoint.StopSignal | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     log: Callable[[dict[str, float]], None] = lambda values: None,
+    after_epoch: Callable[[int], dict[str, float]] | None = None,
     result: TrainResult | None = None,
 ) -> TrainResult:
     """Train the adapter; continues from `checkpoint_file` if it is there.
 
     Args:
+        after_epoch: called with the number of steps after every epoch but the last; its metrics are kept.
         result: filled step by step, so that it is known how far a run came that fails.
 
     The loss of a step is the sum over all its predictions divided by their number in the whole effective
@@ -143,6 +151,8 @@ def fit(
             result.curve.append([step + 1, value, norm, peak_lrs[0] * factor])
             progress(step + 1, total, f"loss {value:.4f}")
             log({"train/loss": value, "train/grad_norm": norm, "train/lr": peak_lrs[0] * factor, "train/step": step + 1})
+            if after_epoch and step + 1 < total and ends_epoch(step + 1, train["batch_size"], len(examples)):
+                result.epochs.append(_evaluate_between(after_epoch, step + 1, model))
             due = time.monotonic() - last_save > 60 * checkpoint_minutes
             if (asked or due) and accelerator.is_main_process:
                 _save(checkpoint_file, adapter, optimizer, result)
@@ -168,6 +178,16 @@ def _backward(
         accelerator.backward(part * accelerator.num_processes)  # processes average their gradients
         loss += part.detach()
     return loss
+
+
+def _evaluate_between(after_epoch: Callable[[int], dict[str, float]], step: int, model) -> dict[str, float]:
+    """Metrics in the middle of training, which goes on as if nothing had been."""
+    random_state = _rng_state()
+    model.eval()
+    metrics = after_epoch(step)
+    model.train()
+    _set_rng_state(random_state)
+    return {"step": step} | metrics
 
 
 def _within_memory(backward: Callable[[int], torch.Tensor], optimizer, result: TrainResult, alone: bool) -> torch.Tensor:

@@ -12,7 +12,7 @@ from tasks.harness import generate
 from tasks.language import LanguageTask
 
 # Columns of question and answer, where the final answer stands, and whether a row is useless without one, per
-# reader named in tasks/manifest.yaml. (MetaMathQA is only trained on: any response will do.)
+# reader named in tasks/manifest/. (MetaMathQA is only trained on: any response will do.)
 READERS = {
     "gsm8k": ("question", "answer", re.compile(r"####\s*(\S.*)"), True),
     "metamath": ("query", "response", re.compile(r"The answer is:?\s*(\S.*)"), False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ import yaml
 
 from eva_bench.errors import UserError, did_you_mean
 
-MANIFEST = Path(__file__).with_name("manifest.yaml")
+MANIFEST = Path(__file__).with_name("manifest")  # one YAML a family
 
 
 @cache
 def manifest() -> dict[str, Any]:
-    return yaml.safe_load(MANIFEST.read_text())
+    """All entries of tasks/manifest/*.yaml by name."""
+    entries: dict[str, Any] = {}
+    for path in sorted(MANIFEST.glob("*.yaml")):
+        entries |= yaml.safe_load(path.read_text())
+    return entries
 
 
 def entry(name: str) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def entry(name: str) -> dict[str, Any]:
         UserError: no such entry.
     """
     if name not in manifest():
-        raise UserError(f"Data set '{name}' is not in tasks/manifest.yaml.{did_you_mean(name, manifest())}")
+        raise UserError(f"Data set '{name}' is not in tasks/manifest/.{did_you_mean(name, manifest())}")
     return manifest()[name]
 
 
@@ -64,7 +68,9 @@ def load_rows(name: str, split: str, root: str | None = None) -> list[dict[str, 
     """
     info = entry(name)
     if "generator" in info:
-        return importlib.import_module(info["generator"]).generate(split)
+        return _generated(info["generator"], split, info.get("subset"))
+    if "loader" in info:
+        return importlib.import_module(info["loader"]).load(info, name, split, root)
     path = local_file(name, split, root)
     try:
         rows = _read(path)
@@ -73,6 +79,12 @@ def load_rows(name: str, split: str, root: str | None = None) -> list[dict[str, 
     if not rows:
         raise UserError(f"Data set '{name}' has no rows in split '{split}'.")
     return rows
+
+
+@lru_cache(maxsize=16)
+def _generated(generator: str, split: str, subset: str | None) -> list[dict[str, Any]]:
+    """Rows that a generator makes, once for all cells of a sweep that share a process; nobody changes them."""
+    return importlib.import_module(generator).generate(split, *([subset] if subset else []))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

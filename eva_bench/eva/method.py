@@ -62,6 +62,7 @@ class EVA(Method):
             columns=self.columns,
             second_pass=self.second_pass,
             ranks=share_out,
+            row_mask=bundle.row_mask,
             use_label_mask=self.label_mask,
             autocast=self.autocast,
             seed=seed,

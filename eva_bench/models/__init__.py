@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from eva_bench.models.bundle import ModelBundle
 
 
-def load(model: dict[str, Any], path: str | None, device) -> ModelBundle:
-    """The model with its weights, from `eva_bench.models.<kind>`; never touches the network."""
-    return _module(model).load(model, path, device)
+def load(model: dict[str, Any], path: str | None, device, outputs: int | None = None) -> ModelBundle:
+    """The model with its weights, from `eva_bench.models.<kind>`; never touches the network.
+
+    Args:
+        outputs: of a trained head on top (classes, or 1 for regression); None for models without one.
+    """
+    return _module(model["kind"]).load(model, path, device, outputs)
 
 
-def skeleton(model: dict[str, Any], path: str | None) -> ModelBundle:
+def skeleton(model: dict[str, Any], path: str | None, outputs: int | None = None) -> ModelBundle:
     """The model without weights, to check targets and ranks cheaply."""
-    return _module(model).skeleton(model, path)
+    return _module(model["kind"]).skeleton(model, path, outputs)
 
 
-def _module(model: dict[str, Any]):
-    return importlib.import_module(f"eva_bench.models.{model['kind']}")
+def save(bundle: ModelBundle, folder: Path) -> None:
+    """The whole trained model, as `model.path` takes it."""
+    _module(bundle.kind).save(bundle, folder)
+
+
+def _module(kind: str):
+    return importlib.import_module(f"eva_bench.models.{kind}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,9 @@ class ModelBundle:
         targets: names of the layers that methods adapt.
         kind: language, classifier, vision or decision.
         head: names of modules trained in full beside the adapters (classification head).
+        biases: whether all biases of the model are trained, too.
+        row_mask: from a batch to the bool masks (batch, length) of the rows of layer inputs that count; by default
+            the attention mask.
         origin: facts for the record: id, revision, sha256, number of parameters, dtype.
     """
 
@@ -26,4 +30,6 @@ class ModelBundle:
     targets: tuple[str, ...]
     kind: str
     head: tuple[str, ...] = ()
+    biases: bool = False
+    row_mask: Callable[[dict], Any] | None = None
     origin: dict[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from eva_bench.models.bundle import ModelBundle
 from eva_bench.provenance import model_folder
 
 
-def load(model: dict[str, Any], path: str | None, device: torch.device | str = "cpu") -> ModelBundle:
+def load(
+    model: dict[str, Any], path: str | None, device: torch.device | str = "cpu", outputs: None = None
+) -> ModelBundle:
     """Load model and tokenizer from a local folder; never touches the network.
 
     Raises:
@@ -45,7 +48,7 @@ def load(model: dict[str, Any], path: str | None, device: torch.device | str = "
     return ModelBundle(module, tokenizer, find_targets(module, model["targets"]), "language", origin=origin)
 
 
-def skeleton(model: dict[str, Any], path: str | None) -> ModelBundle:
+def skeleton(model: dict[str, Any], path: str | None, outputs: None = None) -> ModelBundle:
     """The model without weights (meta device): enough to check targets and ranks before loading gigabytes."""
     folder = model_folder(model, path)
     try:
@@ -55,6 +58,12 @@ def skeleton(model: dict[str, Any], path: str | None) -> ModelBundle:
     except Exception as error:
         raise UserError(f"The checkpoint '{folder.name}' cannot be read: {_first_line(error)}") from error
     return ModelBundle(module, None, find_targets(module, model["targets"]), "language")
+
+
+def save(bundle: ModelBundle, folder: Path) -> None:
+    """Model and tokenizer as a Hugging Face checkpoint."""
+    bundle.module.save_pretrained(folder)
+    bundle.processor.save_pretrained(folder)
 
 
 def find_targets(module: nn.Module, endings: list[str]) -> tuple[str, ...]:

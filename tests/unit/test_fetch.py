@@ -24,7 +24,7 @@ def test_a_task_at_a_scale_names_its_data_and_model():
         (["task=gsm9", "scale=lite"], "Unknown task 'gsm9'. Did you mean 'gsm8k'?"),
         (["task=gsm8k", "scale=huge"], "Unknown scale 'huge'."),
         (["model=llama"], "Unknown model 'llama'."),
-        (["data=openai/gsm9k"], "Data set 'openai/gsm9k' is not in tasks/manifest.yaml. Did you mean 'openai/gsm8k'"),
+        (["data=openai/gsm9k"], "Data set 'openai/gsm9k' is not in tasks/manifest/. Did you mean 'openai/gsm8k'"),
         ([], "Usage: make fetch"),
     ],
 )

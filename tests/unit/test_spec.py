@@ -61,10 +61,20 @@ def test_model_data_method_and_seed_change_the_initialisation_but_training_and_e
     for path, _ in leaves(spec.values):
         if path[0] in ("model", "data", "method", "adapter", "calibration", "seed", "stage", "protocol"):
             assert changed(spec, path).init_id != spec.init_id, path
-        if path[0] in ("eval", "eval_data"):
+        if path[0] in ("eval", "eval_data") and path[1] != "every_epoch":
             assert changed(spec, path).train_id == spec.train_id, path
         if path[0] == "train" and path[1] != "loss_on_prompt":
             assert changed(spec, path).init_id == spec.init_id and changed(spec, path).train_id != spec.train_id
+
+
+def test_a_training_that_is_scored_on_its_way_belongs_to_what_it_is_scored_on(spec):
+    on_its_way = changed(spec, ("eval", "every_epoch"))
+    assert changed(on_its_way, ("eval", "batch_size")).train_id != on_its_way.train_id != spec.train_id
+
+
+def test_a_new_optional_setting_that_is_null_leaves_old_fingerprints_as_they_are():
+    assert fingerprint({"a": 1, "b": {"c": None}}) == fingerprint({"a": 1, "b": {}})
+    assert fingerprint({"a": [None]}) != fingerprint({"a": []})
 
 
 def test_where_things_lie_changes_nothing(base, spec, tmp_path):

@@ -43,13 +43,14 @@ class Pads:
 
 def fit(task, examples, file, method_name="lora", dropout=0.0, **changes):
     stop, progress = changes.pop("stop", None), changes.pop("progress", lambda *_: None)
+    after_epoch = changes.pop("after_epoch", None)
     module = tiny_llama()
     for layer in module.model.layers:
         layer.self_attn.attention_dropout = dropout
     bundle = ModelBundle(module, Pads(), find_targets(module, ["q_proj", "down_proj"]), "language")
     method = build(method_values(method_name), "method")
     adapter = method.attach(bundle, None, 0)
-    result = train.fit(bundle, adapter, method, task, examples, SETTINGS | changes, 0, checkpoint_file=file, stop=stop, progress=progress)
+    result = train.fit(bundle, adapter, method, task, examples, SETTINGS | changes, 0, checkpoint_file=file, stop=stop, progress=progress, after_epoch=after_epoch)
     return adapter.state_dict(), result
 
 
@@ -144,3 +145,16 @@ def test_thinning_keeps_the_first_steps_and_the_last():
     short = train.thin(curve)
     assert len(short) <= 200 and short[:50] == curve[:50] and short[-1] == curve[-1]
     assert train.thin(curve[:150]) == curve[:150]
+
+
+def test_scoring_after_epochs_changes_nothing_and_is_kept(task, examples, tmp_path):
+    """20 examples in batches of 8: epochs end with steps 3 (24 examples), 5 (40); the last step is scored elsewhere."""
+    straight, _ = fit(task, examples, tmp_path / "a", dropout=0.3)
+
+    def after_epoch(step):
+        torch.rand(7)  # an evaluation may draw random numbers
+        return {"score": step / 10}
+
+    scored, result = fit(task, examples, tmp_path / "b", dropout=0.3, after_epoch=after_epoch)
+    assert result.epochs == [{"step": 3, "score": 0.3}, {"step": 5, "score": 0.5}]
+    assert all(torch.equal(straight[name], scored[name]) for name in straight)
