@@ -116,8 +116,21 @@ def _axes(overrides: Sequence[str]) -> Grid:
             override = OverridesParser.create().parse_override(item)
         except Exception as error:
             raise UserError(f"Cannot read '{item}': settings are given as name=value.") from error
-        axes[override.get_key_element()] = _values(override)
+        lines = _values(override)
+        if override.get_key_element() == "task":
+            lines = [f"task={name}" for line in lines for name in tasks_of(line.removeprefix("task="))]
+        axes[override.get_key_element()] = lines
     return axes
+
+
+def is_group(task: str) -> bool:
+    """Whether a name stands for all tasks of a folder: `glue`, but not `commonsense`, which is a task itself."""
+    return (CONF / "task" / task).is_dir() and not (CONF / "task" / f"{task}.yaml").is_file()
+
+
+def tasks_of(task: str) -> list[str]:
+    """The tasks that a name stands for: itself, or those of the group."""
+    return [name for name in options("task") if name.startswith(f"{task}/")] if is_group(task) else [task]
 
 
 def _values(override: Override) -> list[str]:

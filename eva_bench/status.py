@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from rich.console import Console
 from rich.markup import escape
@@ -133,6 +134,25 @@ def show(name: str, states: Sequence[CellState]) -> None:
         say(f"{item.state}: {item.cell.run_id}: {item.reason.splitlines()[0]}")
     if len(reasons) > SHOWN:
         say(f"... and {len(reasons) - SHOWN} more: --json lists all")
+
+
+def show_means(states: Sequence[CellState]) -> None:
+    """The mean of the primary metrics over the tasks of a family, per method, where there is more than one task."""
+    scores: dict[tuple, dict[str, list[float]]] = {}
+    for item in states:
+        spec = item.cell.spec
+        record = Store(spec.options["results_dir"]).read(item.cell.run_id)
+        if record is not None and record.status == "ok":
+            key = (spec["scale"]["name"], spec["task"]["family"], spec["method"]["name"], " ".join(item.cell.settings))
+            score = record.metrics[spec["task"]["primary"]]
+            scores.setdefault(key, {}).setdefault(spec["task"]["name"], []).append(score)
+    planned = {family: len({i.cell.spec["task"]["name"] for i in states if i.cell.spec["task"]["family"] == family})
+               for family in {item.cell.spec["task"]["family"] for item in states}}  # fmt: skip
+    for (scale, family, method, settings), by_task in scores.items():
+        if planned[family] > 1:
+            mean_score = mean(mean(values) for values in by_task.values())
+            cell = " ".join(filter(None, (scale, family, method, settings)))
+            say(f"{cell}: mean {100 * mean_score:.1f} over {len(by_task)} of {planned[family]} tasks")
 
 
 def show_plan(name: str, states: Sequence[CellState]) -> None:

@@ -27,10 +27,10 @@ from omegaconf import DictConfig
 
 from eva_bench.errors import UserError
 from eva_bench.explain import explain_hydra_error
-from eva_bench.plan import Cell, Plan, make_plan
+from eva_bench.plan import Cell, Plan, is_group, make_plan
 from eva_bench.progress import say
 from eva_bench.spec import CONF, ROOT, RunSpec
-from eva_bench.status import CellState, count, examine, show, show_plan
+from eva_bench.status import CellState, count, examine, show, show_means, show_plan
 from eva_bench.store import Store
 from eva_bench.worker import Part, run_cells, write_cells
 
@@ -55,9 +55,10 @@ class Request:
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for several cells, or for a launcher that runs cells elsewhere."""
+    """Whether a command line asks for several cells (a suite, a group of tasks), or for a launcher elsewhere."""
     flags = {"-m", "--multirun"} & set(arguments)
-    return bool(flags) or any(item.split("=")[0] in ("suite", "dry_run", LAUNCHER) for item in arguments)
+    groups = [item for item in arguments if item.startswith("task=") and is_group(item.removeprefix("task="))]
+    return bool(flags or groups) or any(item.split("=")[0] in ("suite", "dry_run", LAUNCHER) for item in arguments)
 
 
 def read_request(arguments: Sequence[str]) -> Request:
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     code = _run(request, plan, specs, config) if specs else 0
     states = examine(plan)
     show(plan.name, states)
+    show_means(states)
     if code == 130:
         say("Interrupted: the same command continues where this one stopped.")
         return code

@@ -13,7 +13,7 @@ from eva_bench.errors import UserError
 from eva_bench.explain import options
 from eva_bench.plan import make_plan
 from eva_bench.spec import compose_spec
-from eva_bench.sweep import left_to_do, read_request, spread_config
+from eva_bench.sweep import is_sweep, left_to_do, read_request, spread_config
 from eva_bench.worker import read_cells, write_cells
 from tests.conftest import CONF, ROOT
 
@@ -177,3 +177,17 @@ def test_planning_and_status_never_import_torch(base):
     done = subprocess.run([sys.executable, "-c", code, "suite=smoke", "--json", *base], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout[done.stdout.index("[\n") :])) == 7
+
+
+def test_a_folder_of_tasks_stands_for_all_of_them(suite, base):
+    """Unless a task of that name exists, which then is what is meant."""
+    folder = plan_module.CONF / "task" / "sums"
+    folder.mkdir()
+    text = (plan_module.CONF / "task" / "gsm8k.yaml").read_text()
+    for name in ("sums/a", "sums/b"):
+        (folder / f"{name[-1]}.yaml").write_text(text.replace("name: gsm8k", f"name: {name}"))
+    assert is_sweep(["method=lora", "task=sums"]) and not is_sweep(["method=lora", "task=sums/a"])
+    plan = make_plan(None, ["method=lora", "task=sums", *base])
+    assert [cell.spec["task"]["name"] for cell in plan.cells] == ["sums/a", "sums/b"]
+    (plan_module.CONF / "task" / "sums.yaml").write_text(text.replace("name: gsm8k", "name: sums"))
+    assert not is_sweep(["method=lora", "task=sums"])

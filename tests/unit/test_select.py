@@ -9,14 +9,14 @@ from eva_bench.record import Record
 from eva_bench.store import Store
 
 
-def tuned(method: str, lr: float, accuracy: float, loss: float = 1.0, seed: int = 100, stage="tune", **train) -> Record:
+def tuned(method: str, lr: float, accuracy: float, loss: float = 1.0, seed: int = 100, stage="tune", rank=8, **train) -> Record:
     spec = {
-        "stage": stage, "seed": seed, "protocol": 1, "method": {"name": method},
+        "stage": stage, "seed": seed, "protocol": 1, "method": {"name": method}, "adapter": {"rank": rank},
         "task": {"name": "gsm8k", "family": "math", "primary": "accuracy"},
         "train": {"lr": lr, "steps": 10} | train,
     }  # fmt: skip
     return Record(
-        run_id=f"{method}-{lr}-{seed}-{stage}", train_id="t", init_id="i", status="ok", scale="pocket", task="gsm8k",
+        run_id=f"{method}-{lr}-{rank}-{seed}-{stage}", train_id="t", init_id="i", status="ok", scale="pocket", task="gsm8k",
         method=method, seed=seed, spec=spec, metrics={"accuracy": accuracy, "reference_loss": loss},
     )  # fmt: skip
 
@@ -27,18 +27,18 @@ def test_the_best_mean_over_seeds_wins_and_ties_go_to_the_lower_loss():
     records += [tuned("svfit", 1e-3, 0.0, loss=3.0, seed=s) for s in (1, 2)]
     records += [tuned("svfit", 1e-2, 0.0, loss=2.0, seed=s) for s in (1, 2)]
     chosen = select.select(records, "pocket", "math")
-    assert chosen["lora"][0] == 1e-2 and chosen["svfit"][0] == 1e-2
+    assert chosen["lora"].lr == 1e-2 and chosen["svfit"].lr == 1e-2
 
 
 def test_test_set_records_never_count():
     records = [tuned("lora", 1e-3, 0.5), tuned("lora", 1e-2, 0.1), tuned("lora", 1e-1, 1.0, stage="final")]
-    assert select.select(records, "pocket", "math")["lora"][0] == 1e-3
+    assert select.select(records, "pocket", "math")["lora"].lr == 1e-3
 
 
 def test_a_learning_rate_that_failed_was_tried_and_is_the_worst():
     failed = tuned("lora", 1e-1, 0.9).model_copy(update={"status": "failed", "metrics": {}})
     records = [tuned("lora", 1e-2, 0.0), failed, tuned("eva", 1e-2, 0.5), tuned("eva", 1e-1, 0.1)]
-    assert select.select(records, "pocket", "math")["lora"][0] == 1e-2
+    assert select.select(records, "pocket", "math")["lora"].lr == 1e-2
 
 
 def test_methods_with_different_grids_are_refused():
@@ -66,4 +66,19 @@ def test_the_file_holds_the_exact_value_and_its_records(tmp_path, monkeypatch, c
     assert select.main([f"results={tmp_path}"]) == 0
     text = (tmp_path / "conf/tuned/pocket/math/lora.yaml").read_text()
     assert yaml.safe_load(text) == {"train": {"lr": 1.25e-3}} and text.startswith("# @package _global_")
-    assert "lora-0.00125-100-tune" in text and "edge of the grid" not in capsys.readouterr().err
+    assert "lora-0.00125-8-100-tune" in text and "edge of the grid" not in capsys.readouterr().err
+
+
+def test_a_grid_over_ranks_chooses_the_pair_and_writes_both():
+    records = [tuned("lora", lr, accuracy, rank=rank) for lr, rank, accuracy in [(1e-3, 2, 0.1), (1e-2, 2, 0.5), (1e-3, 4, 0.7), (1e-2, 4, 0.6)]]
+    choice = select.select(records, "pocket", "math")["lora"]
+    assert (choice.lr, choice.rank) == (1e-3, 4)
+    assert yaml.safe_load(choice.to_yaml()) == {"adapter": {"rank": 4}, "train": {"lr": 1e-3}}
+    with pytest.raises(UserError, match="not tuned on one common grid"):
+        select.select([*records, *(tuned("eva", lr, 0.5, rank=2) for lr in (1e-3, 1e-2))], "pocket", "math")
+
+
+def test_a_choice_can_be_made_for_one_task():
+    assert select.select([tuned("lora", 1e-3, 0.5)], "pocket", "gsm8k")["lora"].rank is None
+    with pytest.raises(UserError, match="No stage=tune records of 'glue/cola'"):
+        select.select([tuned("lora", 1e-3, 0.5)], "pocket", "glue/cola")
