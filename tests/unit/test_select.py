@@ -48,7 +48,7 @@ def test_methods_with_different_grids_are_refused():
 
 
 def test_records_that_differ_in_more_are_refused():
-    with pytest.raises(UserError, match="differ in more than method, seed and learning rate"):
+    with pytest.raises(UserError, match="differ in more than method, seed, learning rate"):
         select.select([tuned("lora", 1e-3, 0.5), tuned("lora", 1e-2, 0.5, steps=20)], "pocket", "math")
 
 
