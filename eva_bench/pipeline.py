@@ -213,7 +213,7 @@ def _read_json(path: Path) -> Any:
 
 def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, title: str) -> dict[str, float]:
     """Answers scored, and the loss on the reference answers where the task has them."""
-    settings = run.spec["eval"] | {"record_video": run.spec.options["record_video"]}
+    settings = run.spec["eval"] | {"record_video": run.spec.options["record_video"], "max_length": run.spec["data"]["max_length"]}
     with Bar(f"answers {title}") as bar:
         samples = run.task.evaluate(bundle, rows.rows, rows.dataset, settings, samples_file, bar)
     references = run.task.reference_examples(rows.rows, rows.dataset, bundle, run.spec["data"]["max_length"])
