@@ -70,14 +70,13 @@ def needs(task: str | None = None, scale: str = "lite", model: str | None = None
         if not recipe_file.exists():
             raise UserError(f"There is no recipe for task family '{config['family']}' at scale '{scale}'.")
         recipe = yaml.safe_load(recipe_file.read_text())
-        datasets = list(dict.fromkeys([recipe["data"]["train"], config["dataset"]]))
+        datasets = list(dict.fromkeys([recipe["data"].get("train") or config["dataset"], config["dataset"]]))
         models = [model or next(item["override /model"] for item in recipe["defaults"] if "override /model" in item)]
     elif model:
         models = [model]
     if data:
         datasets.append(data)
-    for name in datasets:
-        entry(name)
+    datasets = list(dict.fromkeys(part for name in datasets for part in entry(name).get("parts", [name])))
     for name in models:
         _known("model", name)
     return datasets, models
@@ -106,23 +105,24 @@ def fetch_dataset(name: str) -> None:
     """One data set's files at the pinned revision, checked against the manifest."""
     from huggingface_hub import hf_hub_download
 
-    info, folder = entry(name), default_root() / name
+    info = entry(name)
     if "generator" in info:
         return
-    with _locked(folder) as complete:
+    repo = info.get("repo", name)  # one repository may hold several data sets
+    folder = default_root() / repo
+    with _locked(folder, name.replace("/", "-") if repo != name else "") as complete:
         if complete.exists() and json.loads(complete.read_text())["revision"] == info["revision"]:
             print(f"{name}: already here")
             return
         digests = {}
         for split, facts in info["splits"].items():
-            print(f"{name}: {facts['file']}")
-            path = Path(
-                hf_hub_download(name, facts["file"], repo_type="dataset", revision=info["revision"], local_dir=folder)
-            )
+            file = facts["file"] if isinstance(facts["file"], str) else facts["file"][0]
+            print(f"{name}: {file}")
+            path = Path(hf_hub_download(repo, file, repo_type="dataset", revision=info["revision"], local_dir=folder))
             digests[split] = sha256_of(path)
             if facts.get("sha256") not in (None, digests[split]):
                 path.unlink()
-                raise UserError(f"{name}: {facts['file']} does not have the pinned checksum and was removed; fetch again.")
+                raise UserError(f"{name}: {file} does not have the pinned checksum and was removed; fetch again.")
         complete.write_text(json.dumps({"revision": info["revision"], "sha256": digests}, indent=1))
 
 
@@ -152,11 +152,11 @@ def fetch_model(name: str) -> None:
 
 
 class _locked:
-    """A lock beside the folder; yields the path of the file that is written last."""
+    """A lock beside the folder; yields the path of the file that is written last, one for each part of a repository."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, part: str = ""):
         folder.mkdir(parents=True, exist_ok=True)
-        self.lock, self.complete = FileLock(f"{folder}.lock"), folder / ".complete.json"
+        self.lock, self.complete = FileLock(f"{folder}.lock"), folder / f".complete{part and '-'}{part}.json"
 
     def __enter__(self) -> Path:
         self.lock.acquire()

@@ -102,7 +102,7 @@ def data_names(plain: dict[str, Any]) -> tuple[str, str]:
     """Manifest names of the training and the evaluation data."""
     if plain["data"]["source"] == "pocket":
         return plain["data"]["pocket_train"], plain["task"]["pocket"]
-    return plain["data"]["train"], plain["task"]["dataset"]
+    return plain["data"]["train"] or plain["task"]["dataset"], plain["task"]["dataset"]
 
 
 @cache

@@ -55,7 +55,7 @@ class ModelConfig:
 class DataConfig:
     root: str | None = None  # folder of local data sets; where it lies does not enter a fingerprint
     source: str = MISSING  # pocket | hub
-    train: str = MISSING  # entry of tasks/manifest/ used where source=hub
+    train: str | None = None  # entry of tasks/manifest/ used where source=hub; null: the task's own
     pocket_train: str | None = None  # entry used where source=pocket
     holdout: int = 0  # training rows kept aside for stage=tune where a data set has no validation split
     max_length: int | None = None  # tokens; or steps of a trajectory

@@ -36,7 +36,7 @@ def entry(name: str) -> dict[str, Any]:
 
 
 def local_file(name: str, split: str, root: str | None) -> Path:
-    """Path of a split's file below the data root.
+    """Path of a split's file below the data root; of several alternatives in the manifest, the first that is there.
 
     Raises:
         UserError: the data set is not there; names the command that gets it.
@@ -44,12 +44,14 @@ def local_file(name: str, split: str, root: str | None) -> Path:
     info = entry(name)
     if split not in info["splits"]:
         raise UserError(f"Data set '{name}' has no split '{split}'; it has {', '.join(info['splits'])}.")
-    base = Path(root or default_root())
-    path = base / name / info["splits"][split]["file"]
-    if not path.is_file():
+    folder = Path(root or default_root()) / info.get("repo", name)
+    named = info["splits"][split]["file"]
+    files = [named] if isinstance(named, str) else named
+    path = next((folder / file for file in files if (folder / file).is_file()), None)
+    if path is None:
         where = f"below data.root={root}" if root else "below data/hub, where `make fetch` puts data sets"
         raise UserError(
-            f"Data set '{name}' ({info['splits'][split]['file']}) is not {where}. "
+            f"Data set '{name}' ({files[0]}) is not {where}. "
             f"Get it on a machine with network: make fetch DATA={name}"
         )
     return path
@@ -71,6 +73,15 @@ def load_rows(name: str, split: str, root: str | None = None) -> list[dict[str, 
         return _generated(info["generator"], split, info.get("subset"))
     if "loader" in info:
         return importlib.import_module(info["loader"]).load(info, name, split, root)
+    return read_split(name, split, root)
+
+
+def read_split(name: str, split: str, root: str | None = None) -> list[dict[str, Any]]:
+    """All rows of the file that holds a split.
+
+    Raises:
+        UserError: missing, unreadable or empty file.
+    """
     path = local_file(name, split, root)
     try:
         rows = _read(path)
