@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import re
 import subprocess
 import sys
 
 import pytest
-import yaml
 
 from eva_bench.errors import UserError
-from eva_bench.record import Record
 from eva_bench.store import Store
-from eva_bench.tables import Value, build_table, main, to_latex, to_markdown, write_csv
+from eva_bench.tables import main
+from eva_bench.tables.build import build_table
+from eva_bench.tables.cells import Archive, Value
+from eva_bench.tables.formats import to_csv, to_latex, to_markdown, to_numbers
+from eva_bench.tables.spec import TableSpec, read_table, read_tables
 from tests.conftest import CONF, ROOT
+from tests.records import record
 
-SPEC = {
-    "stage": "final", "protocol": 1, "train": {"loss_on_prompt": False, "lr": 1e-3}, "model": {"name": "pocket_language"},
-    "identity": {"model": {"checkpoint": "language", "sha256": "0"}, "data": {"name": "pocket/gsm8k", "sha256": "1"}},
-}  # fmt: skip
-GSM8K = yaml.safe_load((CONF / "table/gsm8k.yaml").read_text())
-
-
-def record(method: str, seed: int, score: float, scale: str = "pocket", spec: dict | None = None, **changes) -> Record:
-    metrics = {"exact_match_strict": score, "exact_match_flexible": score, "reference_loss": 2 - score, "samples": 400}
-    values = {
-        "run_id": f"{method}-{scale}-{seed}-{score}", "train_id": "t", "init_id": "i", "status": "ok", "scale": scale, "task": "gsm8k",
-        "method": method, "seed": seed, "spec": SPEC | {"seed": seed, "method": {"name": method}} | (spec or {}), "metrics": metrics,
-        "metrics_before": metrics | {"exact_match_strict": 0.02}, "trainable_parameters": 1000, "code": {"commit": "a" * 40},
-        "costs": {"init": {"seconds": 1.0, "peak_bytes": 1}, "train": {"seconds": 10.0 + seed, "peak_bytes": 1}},
-        "finished": "2025-01-01T00:00:00+00:00", "origins": {"command_line": [f"method={method}", "task=gsm8k", f"seed={seed}"]},
-    }  # fmt: skip
-    return Record(**(values | changes))
+GSM8K = read_table(CONF / "table/gsm8k.yaml")
+TWO_TASKS = TableSpec.model_validate({
+    "name": "two", "title": "Two tasks", "methods": ["lora", "eva"],
+    "columns": [{"task": "glue/cola", "metric": "matthews", "title": "CoLA"}, {"task": "glue/rte", "metric": "accuracy", "title": "RTE"}],
+    "means": [{"title": "Average", "published": "Avg"}],
+    "published": [{"title": "RoBERTa", "where": {"paper": "eva", "table": "Table 2", "model": "RoBERTa-Large"}, "methods": {"lora": "LoRA"}}],
+})  # fmt: skip
 
 
 def table(records, spec=GSM8K, scale="pocket", model="pocket_language"):
-    return build_table("gsm8k", spec, records, scale, model)
+    return build_table(spec, Archive(records), scale, model)
 
 
 def row(built, method: str) -> dict[str, str]:
-    (found,) = (cells for cells in built.rows if cells[0] == method)
-    return dict(zip(built.header, found, strict=True))
+    (found,) = (line for line in built.lines if line.title == method)
+    return dict(zip(built.header, [found.title, *(cell.text for cell in found.cells)], strict=True))
+
+
+def marks(built, column: str) -> dict[str, str]:
+    index = built.header.index(column) - 1
+    return {line.title: line.cells[index].mark for line in built.lines if line.cells[index].mark}
 
 
 def test_mean_spread_and_n_by_hand():
@@ -59,7 +60,9 @@ def test_what_was_not_run_is_shown_as_not_run_and_published_numbers_stand_beside
     pissa = row(built, "pissa")
     assert pissa["strict"] == pissa["train s"] == "–" and pissa["seeds"] == "0"
     assert pissa["LLaMA-2-7B (PiSSA T2)"] == "53.22 ± 0.55"  # arXiv:2404.02948, table 2
+    assert row(built, "lora")["LLaMA-2-7B (PiSSA T2)"] == "43.23 ± 0.64 (+6.8)"  # 50.0 - 43.23
     assert row(built, "svfit")["Llama-2-7B (EVA T8)"] == "–"
+    assert any(note.startswith("3 of 27 cells measured. 1 records, protocol 1, commits aaaaaaaaaa") for note in built.notes)
 
 
 def test_the_best_mean_of_a_column_is_bold_and_a_small_loss_is_good():
@@ -67,6 +70,15 @@ def test_the_best_mean_of_a_column_is_bold_and_a_small_loss_is_good():
     line = next(line for line in to_markdown(built).splitlines() if line.startswith("| pissa"))
     assert line.count("**") == 6 and "**70.0**" in line and "**1.300**" in line
     assert to_markdown(built).count("**") == 6
+
+
+def test_what_a_paired_test_cannot_tell_from_the_best_is_underlined():
+    noisy, worse = (0.80, 0.70, 0.90), (0.41, 0.50, 0.60)
+    best = [record("full", seed, score) for seed, score in enumerate((0.90, 0.81, 0.82))]
+    records = best + [record("eva", s, x) for s, x in enumerate(noisy)] + [record("svfit", s, x - 0.3) for s, x in enumerate(worse)]
+    built = table(records)
+    assert marks(built, "strict") == {"full": "best", "eva": "tied"}
+    assert "<ins>80.0 ± 10.0</ins>" in to_markdown(built) and r"\underline{80.0 $\pm$ 10.0}" in to_latex(built)
 
 
 def test_private_experiments_other_stages_failures_and_settings_are_set_aside():
@@ -78,6 +90,12 @@ def test_private_experiments_other_stages_failures_and_settings_are_set_aside():
     built = table([usual, private, tuned, failed, old])
     assert row(built, "lora")["strict"] == "50.0" and row(built, "lora")["seeds"] == "1"
     assert any("2 records" in note and "set aside" in note for note in built.notes)
+    assert any("1 runs failed" in note and failed.run_id in note for note in built.notes)
+
+
+def test_one_table_never_mixes_protocols():
+    built = table([record("lora", 0, 0.5), record("eva", 0, 0.6, spec={"protocol": 2})])
+    assert row(built, "lora")["strict"] == "–" and row(built, "eva")["strict"] == "60.0"
 
 
 def test_scales_and_models_never_share_a_cell():
@@ -94,25 +112,99 @@ def test_seconds_taken_from_a_cache_are_not_counted():
     assert row(table([reused]), "lora")["train s"] == "–"
 
 
-def test_an_unknown_metric_is_named_with_near_matches():
-    spec = GSM8K | {"columns": [{"metric": "exact_match_strickt", "title": "x", "percent": True, "best": "max"}]}
+def glue(method, seed, task, score):
+    metric = "matthews" if task == "cola" else "accuracy"
+    return record(method, seed, score, task=f"glue/{task}", metrics={metric: score}, metrics_before={metric: 0.1})
+
+
+def test_an_average_is_taken_over_tasks_then_seeds_and_says_what_it_covers():
+    records = [glue("lora", 0, "cola", 0.5), glue("lora", 1, "cola", 0.6), glue("lora", 0, "rte", 0.7), glue("lora", 1, "rte", 0.9)]
+    built = table([*records, glue("eva", 0, "cola", 0.99)], TWO_TASKS)
+    lora, eva = row(built, "lora"), row(built, "eva")
+    assert lora["Average (2 tasks)"] == "67.5 ± 10.6"  # seed 0: 60, seed 1: 75
+    assert eva["Average (2 tasks)"] == "99.0 (n=1) (1 of 2)" and eva["RTE"] == "–"
+    assert marks(built, "Average (2 tasks)") == {"lora": "best"}  # an average that lacks a task is none of the candidates
+    assert marks(built, "CoLA")["eva"] == "best"
+    assert row(built, "untrained")["Average (2 tasks)"] == "10.0"
+
+
+def test_published_numbers_of_several_tasks_get_lines_of_their_own():
+    built = table([glue("lora", 0, "cola", 0.7), glue("lora", 0, "rte", 0.7)], TWO_TASKS)
+    shown = row(built, "RoBERTa: LoRA")  # arXiv:2410.07170v5, table 2
+    with (ROOT / "results/published/eva.csv").open(encoding="utf-8", newline="") as file:
+        printed = {r["task"]: r for r in csv.DictReader(file) if (r["table"], r["model"], r["method"]) == ("Table 2", "RoBERTa-Large", "LoRA")}
+    assert shown["CoLA"] == f"{printed['CoLA']['value']} ± {float(printed['CoLA']['std']):g} ({70 - float(printed['CoLA']['value']):+.1f})"
+    assert shown["Average (2 tasks)"].startswith(printed["Avg"]["value"])
+
+
+def test_a_table_may_claim_runs_that_vary_a_setting_and_only_that_one():
+    spec = TableSpec.model_validate({
+        "name": "rank", "title": "Ranks", "methods": ["lora"], "vary": {"adapter.rank": [2, 8]},
+        "columns": [{"task": "gsm8k", "metric": "exact_match_strict", "title": "strict"}],
+    })  # fmt: skip
+    line = ["method=lora", "seed=0", "adapter.rank=2"]
+    small = record("lora", 0, 0.3, spec={"adapter": {"rank": 2}}, origins={"command_line": line})
+    usual = record("lora", 0, 0.5, spec={"adapter": {"rank": 8}})
+    other = record("lora", 0, 0.9, spec={"adapter": {"rank": 8}}, origins={"command_line": ["train.lr=1"]}, run_id="other")
+    built = table([small, usual, other], spec)
+    assert row(built, "lora, rank=2")["strict"] == "30.0" and row(built, "lora, rank=8")["strict"] == "50.0"
+    assert row(table([small, usual]), "lora")["strict"] == "50.0"  # elsewhere the small rank is somebody's experiment
+
+
+def test_an_unknown_metric_fact_or_key_is_named_with_near_matches(tmp_path):
+    spec = GSM8K.model_copy(update={"columns": [GSM8K.columns[0].model_copy(update={"metric": "exact_match_strickt"})]})
     with pytest.raises(UserError, match=r"gsm8k\.yaml: unknown metric 'exact_match_strickt'.*'exact_match_strict'"):
         table([record("lora", 0, 0.5)], spec)
+    spec = GSM8K.model_copy(update={"columns": [GSM8K.columns[0].model_copy(update={"fact": "parameter"})]})
+    with pytest.raises(UserError, match=r"unknown fact 'parameter'.*'parameters'"):
+        table([record("lora", 0, 0.5)], spec)
+    path = tmp_path / "bad.yaml"
+    path.write_text("title: x\nmethods: [lora]\ncolumns: [{task: gsm8k, title: a, metrc: b}]\n")
+    with pytest.raises(UserError, match=r"bad\.yaml: columns\.0\.metrc.*'metric'"):
+        read_table(path)
 
 
 def test_a_published_number_that_is_not_in_the_csv_is_an_error():
-    block = GSM8K["published"][0] | {"methods": {"lora": "LoRRA"}}
+    block = GSM8K.published[0].model_copy(update={"methods": {"lora": "LoRRA"}})
     with pytest.raises(UserError, match=r"eva.csv has no row for lora"):
-        table([record("lora", 0, 0.5)], GSM8K | {"published": [block]})
+        table([record("lora", 0, 0.5)], GSM8K.model_copy(update={"published": [block]}))
 
 
-def test_order_of_records_does_not_matter_and_all_formats_agree(tmp_path):
+def test_two_records_that_claim_one_cell_are_refused():
+    with pytest.raises(UserError, match="Two records claim to be the run"):
+        table([record("lora", 0, 0.5), record("lora", 0, 0.5)])
+    with pytest.raises(UserError, match="Two records claim one cell: 'a' and 'b'"):
+        table([record("lora", 0, 0.5, run_id="a"), record("lora", 0, 0.6, run_id="b")])
+
+
+def test_order_of_records_does_not_matter_and_all_formats_agree():
     records = [record(method, seed, 0.3 + seed / 10) for method in ("lora", "pissa") for seed in range(3)]
     first, second = table(records), table(records[::-1])
     assert to_markdown(first) == to_markdown(second) and to_latex(first) == to_latex(second)
-    write_csv(first, tmp_path / "t.csv")
-    assert (tmp_path / "t.csv").read_text().count("40.0 ± 10.0") == to_markdown(first).count("40.0 ± 10.0") >= 2
+    assert to_csv(first).count("40.0 ± 10.0") == to_markdown(first).count("40.0 ± 10.0") >= 2
     assert r"40.0 $\pm$ 10.0" in to_latex(first) and "±" not in to_latex(first).split(r"\bottomrule")[0]
+    assert r"\evabenchcell{gsm8k-pocket-pocket_language/pissa/strict}{40.0 $\pm$ 10.0}" in to_numbers([first])
+
+
+def test_markup_in_names_is_shown_not_obeyed():
+    spec = GSM8K.model_copy(update={"columns": [GSM8K.columns[0].model_copy(update={"title": r"a|b <b>$x_1$</b> \input{c} 5%"})]})
+    built = table([record("lora", 0, 0.5)], spec)
+    assert r"a\|b &lt;b>$x_1$&lt;/b>" in to_markdown(built)
+    assert r"\$x\_1\$" in to_latex(built) and r"\textbackslash{}input\{c\} 5\%" in to_latex(built)
+    assert not re.search(r"[%#$\\{}]", to_numbers([built]).splitlines()[-1].split("}{")[0].removeprefix(r"\evabenchcell{"))
+
+
+def test_every_table_of_the_suite_is_well_formed_and_its_published_numbers_exist():
+    from eva_bench.tables.published import published_numbers
+
+    tables = read_tables()
+    assert {"gsm8k"} <= {spec.name for spec in tables}
+    for spec in tables:
+        names = {column.name_in_papers for column in (*spec.columns, *spec.means)}
+        for block in spec.published:
+            assert {name for _, name in published_numbers(block)} & names, (spec.name, block.title)
+        known = {path.stem for path in (CONF / "method").glob("*.yaml")}
+        assert set(spec.methods) <= known, spec.name
 
 
 def test_make_tables_writes_every_format_twice_the_same_without_torch(tmp_path):
@@ -120,13 +212,21 @@ def test_make_tables_writes_every_format_twice_the_same_without_torch(tmp_path):
     store.check_writable()
     for seed in range(2):
         store.write(record("lora", seed, 0.5))
-    (store.records / "broken.json").write_text("{")
+    (store.records / "broken.json").write_text('{"schema_version": 1, "run_id"')
+    (store.records / "foreign.json").write_text("[1, 2]")
+    old = {"schema_version": 0}
+    (store.records / "old.json").write_text(json.dumps(old))
+    stale = tmp_path / "tables" / "gone.md"
+    stale.parent.mkdir()
+    stale.write_text("a table that no longer exists")
     code = "import sys; from eva_bench.tables import main; code = main(sys.argv[1:]); sys.exit(9 if 'torch' in sys.modules else code)"
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "broken.json is not a readable record" in done.stderr
+    assert done.returncode == 0, done.stderr
+    for name in ("broken", "foreign", "old"):
+        assert f"{name}.json is not a readable record" in done.stderr
     written = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
-    assert {name.rpartition(".")[2] for name in written} >= {"md", "csv", "tex"}
+    assert {name.rpartition(".")[2] for name in written} == {"md", "csv", "tex"} and "numbers.tex" in written and "gone.md" not in written
     assert main([str(tmp_path)]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()} == written
 
