@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from eva_bench.eva import collective
 from eva_bench.eva.errors import EvaError
 from eva_bench.eva.inputs import open_batches
-from eva_bench.eva.passes import Passes
+from eva_bench.eva.passes import Passes, computes_in_bf16
 from eva_bench.eva.statistics import SecondMoment, Sketch, Spectrum, Statistic
 from eva_bench.eva.stopping import Trial, check_points
 from eva_bench.eva.subspace import EvaResult, LayerSubspace
@@ -55,8 +54,7 @@ class Accumulation(Passes):
         exact = solver == "exact" or (solver == "auto" and len(shift) <= EXACT_WIDTH)
         if exact or columns >= len(shift):
             return SecondMoment(shift, center)
-        low_precision = self.autocast is not nullcontext or rows.dtype == torch.bfloat16
-        return Sketch(shift, columns, center, self.settings.seed, low_precision)
+        return Sketch(shift, columns, center, self.settings.seed, low_precision=computes_in_bf16(shift.device))
 
     def _collect(self, source: Iterator) -> None:
         """Read batches; look at the result now and then; stop when it has settled, at the end or at the cap."""

@@ -140,11 +140,12 @@ def _autocast(tap: InputTap, choice: str | bool, device: torch.device) -> Callab
     """A context for the forward passes."""
     if choice == "auto":
         float32 = all(p.dtype == torch.float32 for p in tap.module.parameters() if p.is_floating_point())
-        choice = float32 and max(tap.widths.values()) >= BF16_WIDTH and _computes_in_bf16(device)
+        choice = float32 and max(tap.widths.values()) >= BF16_WIDTH and computes_in_bf16(device)
     return partial(torch.autocast, device.type, dtype=torch.bfloat16) if choice else nullcontext
 
 
-def _computes_in_bf16(device: torch.device) -> bool:
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether products of bf16 matrices are faster than of float32 ones."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
