@@ -121,6 +121,7 @@ class Adapter:
         layers: adapted layers by the name they have in the untouched model.
         start: factors that were subtracted from the base weights (PiSSA and relatives), on the CPU.
         head: names of modules that are trained in full beside the adapters.
+        biases: the biases that are trained, too, by the names they have in the untouched model.
     """
 
     def __init__(self, module: nn.Module, head: tuple[str, ...] = ()):
@@ -128,20 +129,27 @@ class Adapter:
         self.layers: dict[str, LowRankLinear] = {}
         self.start: dict[str, Factors] = {}
         self.head = head
+        self.biases: dict[str, nn.Parameter] = {}
 
     @classmethod
-    def install(cls, module, factors: dict[str, Factors], *, trained, reduces_base=False, head=()) -> Adapter:
+    def install(
+        cls, module, factors: dict[str, Factors], *, trained, reduces_base=False, head=(), biases=False
+    ) -> Adapter:
         """Freeze the model and put a LowRankLinear around each named layer.
 
         Args:
             factors: start per layer name; layers that are not named stay as they are.
             reduces_base: subtract the start from the base weight, so that the function is unchanged
                 although the start is not zero; the exported adapter then has rank 2r.
+            biases: train every bias of the model.
         """
         adapter = cls(module, head)
         module.requires_grad_(False)
         for name in head:
             module.get_submodule(name).requires_grad_(True)
+        if biases:
+            named = module.named_parameters()
+            adapter.biases = {name: p.requires_grad_(True) for name, p in named if name.rpartition(".")[2] == "bias"}
         for name, start in factors.items():
             base = module.get_submodule(name)
             if reduces_base:

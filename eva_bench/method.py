@@ -63,8 +63,9 @@ class Method:
     def install(self, bundle: ModelBundle, start: Initialisation) -> Adapter:
         """Put the computed start into the model, which is changed in place."""
         return Adapter.install(
-            bundle.module, start.factors, trained=self.trained, reduces_base=self.reduces_base, head=bundle.head
-        )
+            bundle.module, start.factors, trained=self.trained, reduces_base=self.reduces_base,
+            head=bundle.head, biases=bundle.biases,
+        )  # fmt: skip
 
     def penalty(self, adapter: Adapter, peak_lr: float) -> Tensor | None:
         """A term added to the loss once per optimiser step, or None."""

@@ -88,12 +88,17 @@ def prepare(spec: RunSpec, stop: StopSignal, store: Store) -> Run:
     _check_writable(Path(spec.options["runs_dir"]))
     if spec["model"]["kind"] != task.kind:
         raise UserError(f"Task '{task.name}' needs a model of kind {task.kind}; {spec['model']['name']} is of kind {spec['model']['kind']}.")
-    skeleton = models.skeleton(spec["model"], spec.options["model_path"], task.outputs)
+    skeleton = models.skeleton(_model_settings(spec), spec.options["model_path"], task.outputs)
     rank = getattr(method, "rank", None)
     target_layers(skeleton, rank if isinstance(rank, int) else None)
     tracking = spec.options["tracking"] if is_main_process() else {"mode": "off"}
     tracker = Tracker(tracking, Path(spec.options["runs_dir"]) / spec.run_id)
     return Run(spec, method, task, tracker, stop, store)
+
+
+def _model_settings(spec: RunSpec) -> dict[str, Any]:
+    """The model section, and what data must look like to it: a vision transformer is built for a size of images."""
+    return spec["model"] | {key: spec["data"][key] for key in ("image_size", "normalisation")}
 
 
 def _check_writable(folder: Path) -> None:
@@ -116,7 +121,7 @@ def execute(run: Run) -> None:
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
     with meter.phase("load"):
-        bundle = models.load(spec["model"], spec.options["model_path"], _device(), run.task.outputs)
+        bundle = models.load(_model_settings(spec), spec.options["model_path"], _device(), run.task.outputs)
         train_rows, eval_rows = _rows(run)
         data = _encoded(run, train_rows, bundle)
         run.facts |= {"model": bundle.origin | spec["identity"]["model"], "data": data.facts}
@@ -176,7 +181,8 @@ def _encoded(run: Run, rows: Rows, bundle: ModelBundle) -> TrainData:
     key = fingerprint(parts | {"loss_on_prompt": v["train"]["loss_on_prompt"], "rows": len(rows.rows)})
     if key not in _last_encoded:
         _last_encoded.clear()
-        _last_encoded[key] = run.task.train_data(rows.rows, rows.dataset, bundle, v["data"], v["train"])
+        data = v["data"] | {"workers": run.spec.options["data_workers"]}
+        _last_encoded[key] = run.task.train_data(rows.rows, rows.dataset, bundle, data, v["train"])
     return _last_encoded[key]
 
 
@@ -213,7 +219,9 @@ def _read_json(path: Path) -> Any:
 
 def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, title: str) -> dict[str, float]:
     """Answers scored, and the loss on the reference answers where the task has them."""
-    settings = run.spec["eval"] | {"record_video": run.spec.options["record_video"], "max_length": run.spec["data"]["max_length"]}
+    options = run.spec.options
+    settings = run.spec["eval"] | {"record_video": options["record_video"], "workers": options["data_workers"]}
+    settings |= {"max_length": run.spec["data"]["max_length"]}
     with Bar(f"answers {title}") as bar:
         samples = run.task.evaluate(bundle, rows.rows, rows.dataset, settings, samples_file, bar)
     references = run.task.reference_examples(rows.rows, rows.dataset, bundle, run.spec["data"]["max_length"])
@@ -298,6 +306,7 @@ def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData,
         run.stop.deferred = False
         facts = {"steps": result.steps, "tokens": result.tokens, "resumed": result.resumed, "epochs": result.epochs}
         facts |= {"micro_batch_size": result.micro_batch_size, "curve": train.thin(result.curve)}
+        facts |= {"waited_s": result.waited_s}
         run.facts |= facts
     if is_main_process():
         cache.save_tensors(finished, adapter.state_dict(), facts)
@@ -309,7 +318,7 @@ def _export(run: Run, bundle: ModelBundle, adapter: Adapter) -> None:
     base = run.spec["identity"]["model"]["checkpoint"]
     if adapter.layers:
         factors = run.method.export(adapter)
-        size = export_adapter(run.folder / "adapter", factors, bundle.module, bundle.kind, bundle.head, base)
+        size = export_adapter(run.folder / "adapter", factors, bundle.module, bundle.kind, bundle.head, base, adapter.biases)
     else:
         models.save(bundle, run.folder / "model")
         size = sum(file.stat().st_size for file in (run.folder / "model").glob("*.safetensors"))

@@ -38,6 +38,7 @@ class Record(BaseModel):
     tokens: int = 0
     resumed: int = 0
     micro_batch_size: int | None = None  # of the forward passes: smaller than the spec's if memory ran out
+    waited_s: float | None = None  # seconds of training in which the model waited for batches
     trainable_parameters: int | None = None
     adapter_bytes: int | None = None
     ranks: dict[str, int] = Field(default_factory=dict)

@@ -287,6 +287,9 @@ def to_spec(composed: dict[str, Any], overrides: Sequence[str]) -> RunSpec:
     train_name, eval_name = data_names(plain)
     plain["identity"] = {"model": model_identity(plain, options), "data": data_identity(train_name, options)}
     plain["eval_data"] = data_identity(eval_name, options)
+    for identity in (plain["identity"]["data"], plain["eval_data"]):
+        if "deviation" in identity and plain["data"]["official_sizes"] is not False:
+            raise UserError(f"{identity['deviation']} (data.official_sizes=false allows it).")
     if harness := plain["task"].get("harness"):  # prompts and answer extraction change numbers too
         names = [harness] if isinstance(harness, str) else harness
         digests = [sha256_of(ROOT / "tasks" / "lm_eval" / f"{name}.yaml") for name in names]

@@ -36,6 +36,7 @@ class TrainResult:
     micro_batch_size: int | None = None  # of the forward passes: smaller than asked for if memory ran out
     curve: list[list[float]] = field(default_factory=list)  # [step, loss, gradient norm, learning rate]
     epochs: list[dict[str, float]] = field(default_factory=list)  # metrics after every epoch but the last
+    waited_s: float = 0.0  # seconds in which the model waited for batches
 
 
 def total_steps(train: dict[str, Any], n_examples: int) -> int:
@@ -136,7 +137,7 @@ def fit(
             factor = learning_rate_factor(step, total, train["schedule"], train["warmup_ratio"])
             for group, peak in zip(optimizer.param_groups, peak_lrs, strict=True):
                 group["lr"] = peak * factor
-            backward = partial(_backward, accelerator, model, task, bundle, batch, count)
+            backward = partial(_backward, accelerator, model, task, bundle, batch, count, result)
             loss = _within_memory(backward, optimizer, result, alone=accelerator.num_processes == 1)
             if (penalty := method.penalty(adapter, train["lr"])) is not None:
                 accelerator.backward(penalty)
@@ -167,13 +168,17 @@ def fit(
 
 
 def _backward(
-    accelerator: Accelerator, model, task: Task, bundle: ModelBundle, batch: Sequence[Example], count: int, size: int
-) -> torch.Tensor:
+    accelerator: Accelerator, model, task: Task, bundle: ModelBundle, batch: Sequence[Example], count: int,
+    result: TrainResult, size: int,
+) -> torch.Tensor:  # fmt: skip
     """Gradients of one step, `size` examples in a forward pass; this process's share of the loss."""
     loss = torch.zeros((), device=accelerator.device)
     for examples in micro_batches(batch, size, accelerator):
+        asked = time.perf_counter()
+        inputs = task.collate(examples, bundle)
+        result.waited_s += time.perf_counter() - asked
         with accelerator.autocast():
-            loss_sum, _ = task.loss(model, task.collate(examples, bundle))
+            loss_sum, _ = task.loss(model, inputs)
         part = loss_sum / max(count, 1)
         accelerator.backward(part * accelerator.num_processes)  # processes average their gradients
         loss += part.detach()
