@@ -1,4 +1,4 @@
-"""Small random checkpoints with the architecture and the kind of tokenizer of every language model of the recipes.
+"""Small random checkpoints with the architecture and the kind of tokenizer of every text model of the recipes.
 
 `write_checkpoint("llama2_7b", folder)` writes what the real hub repository holds, in small: config, weights and a
 tokenizer trained here. Keys are the names in conf/model/.
@@ -13,7 +13,16 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    DebertaV2Config,
+    Gemma2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    RobertaConfig,
+)
 
 from tasks.pocket import gsm8k
 
@@ -42,6 +51,7 @@ class Kind:
     tokenizer_class: str
     tokens: dict[str, str]  # bos_token, eos_token, pad_token, unk_token
     options: dict
+    model: type = AutoModelForCausalLM
 
 
 def byte_level(specials: list[str], before: list, normalizer=None, **options) -> Tokenizer:
@@ -114,11 +124,42 @@ def gemma2_tokenizer() -> Tokenizer:
     return with_bos(byte_fallback(specials, "<unk>", normalizers.Replace(" ", "▁"), decoder, before), "<bos>")
 
 
+def roberta_tokenizer() -> Tokenizer:
+    tokenizer = byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"], [pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends
+    )
+    return tokenizer
+
+
+def deberta_tokenizer() -> Tokenizer:
+    """Sentencepiece-like unigrams."""
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=VOCABULARY, special_tokens=specials, unk_token="[UNK]", show_progress=False
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=ends
+    )
+    return tokenizer
+
+
 LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }  # fmt: skip
 END = "<|endoftext|>"
+ROBERTA = Kind(
+    RobertaConfig, {"max_position_embeddings": 130, "type_vocab_size": 1}, roberta_tokenizer, "RobertaTokenizer",
+    {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>",
+     "unk_token": "<unk>", "mask_token": "<mask>"},
+    {"add_prefix_space": False}, AutoModelForMaskedLM,
+)  # fmt: skip
 KINDS = {
     "smollm2_135m": Kind(
         LlamaConfig, {"tie_word_embeddings": True}, smollm2_tokenizer, "GPT2Tokenizer",
@@ -145,6 +186,18 @@ KINDS = {
         {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"},
         {"add_bos_token": True, "add_eos_token": False},
     ),
+    "roberta_base": ROBERTA,
+    "roberta_large": ROBERTA,
+    "deberta_v3_base": Kind(
+        DebertaV2Config,
+        {"relative_attention": True, "position_buckets": 8, "max_relative_positions": -1, "share_att_key": True,
+         "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0,
+         "max_position_embeddings": 128},
+        deberta_tokenizer, "DebertaV2Tokenizer",
+        {"bos_token": "[CLS]", "eos_token": "[SEP]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]",
+         "unk_token": "[UNK]", "mask_token": "[MASK]"},
+        {}, AutoModelForMaskedLM,
+    ),
 }  # fmt: skip
 
 
@@ -156,8 +209,9 @@ def write_checkpoint(name: str, folder: Path) -> Path:
     settings_file = folder / "tokenizer_config.json"
     settings = json.loads(settings_file.read_text()) | kind.options | {"tokenizer_class": kind.tokenizer_class}
     settings_file.write_text(json.dumps(settings, indent=1))
-    ids = {f"{role}_id": tokenizer.convert_tokens_to_ids(token) for role, token in kind.tokens.items() if role != "unk_token"}
+    roles = ("bos_token", "eos_token", "pad_token")
+    ids = {f"{role}_id": tokenizer.convert_tokens_to_ids(kind.tokens[role]) for role in roles if role in kind.tokens}
     config = kind.config(**(SMALL | {"vocab_size": len(tokenizer) + 8, "pad_token_id": None} | ids | kind.values))
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    kind.model.from_config(config).save_pretrained(folder)
     return folder

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eva_bench.models.bundle import ModelBundle
+if TYPE_CHECKING:  # the generated text below this package is read by commands that do without torch
+    from eva_bench.models.bundle import ModelBundle
 
 
 def load(model: dict[str, Any], path: str | None, device, outputs: int | None = None) -> ModelBundle:

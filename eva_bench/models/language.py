@@ -66,21 +66,28 @@ def save(bundle: ModelBundle, folder: Path) -> None:
     bundle.processor.save_pretrained(folder)
 
 
-def find_targets(module: nn.Module, endings: list[str]) -> tuple[str, ...]:
-    """Names of the linear layers whose last part is one of `endings`, in module order.
+def find_targets(module: nn.Module, endings: list[str], outside: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Names of the linear layers whose last parts are one of `endings`, in module order.
+
+    Indices in names do not count: `layer.output.dense` is `layer.0.output.dense` and its like, and not
+    `layer.0.attention.output.dense`.
+
+    Args:
+        outside: modules whose layers are never targets, such as a head that is trained in full.
 
     Raises:
         UserError: an ending matches no adaptable layer; names the ones that exist.
     """
     linear = [name for name, layer in module.named_modules() if is_adaptable(layer)]
-    last = {name.rpartition(".")[2] for name in linear}
-    if unmatched := [ending for ending in endings if ending not in last]:
-        raise UserError(
-            f"model.targets: {', '.join(unmatched)} matches no linear layer of the model; it has {', '.join(sorted(last))}."
-        )
+    linear = [name for name in linear if not any(f"{name}.".startswith(f"{part}.") for part in outside)]
+    plain = {name: "." + ".".join(part for part in name.split(".") if not part.isdigit()) for name in linear}
+    matches = {ending: [name for name in linear if plain[name].endswith(f".{ending}")] for ending in endings}
+    last = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+    if unmatched := [ending for ending, names in matches.items() if not names]:
+        raise UserError(f"model.targets: {', '.join(unmatched)} matches no linear layer of the model; it has {last}.")
     if not endings:
-        raise UserError(f"model.targets is empty; the model has {', '.join(sorted(last))}.")
-    return tuple(name for name in linear if name.rpartition(".")[2] in endings)
+        raise UserError(f"model.targets is empty; the model has {last}.")
+    return tuple(name for name in linear if any(name in names for names in matches.values()))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,146 @@
+"""GLUE (Wang et al., arXiv:1804.07461): one or two texts, a class or a degree; eight sets that differ in their YAML only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from eva_bench.errors import UserError
+from eva_bench.method import settings
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.models.classifier import context_length
+from eva_bench.task import Example, Task, TrainData
+from tasks.glue_metrics import glue_scores
+from tasks.samples import answer_rows
+
+
+@settings
+class GLUE(Task):
+    """Classification of texts, or regression where there is one output.
+
+    `format.columns` names the one or two columns with text, `classes` how many labels there are (0, 1, ...), `largest`
+    the upper end of a regression's labels, which start at 0.
+    """
+
+    classes: int
+    largest: float | None
+    metrics: tuple[str, ...]
+    kind = "classifier"
+
+    @property
+    def outputs(self) -> int:
+        return self.classes
+
+    def train_data(self, rows, dataset, bundle, data, train):
+        examples = self.encode(rows, dataset, bundle, data["max_length"])
+        cut = sum(example.pop("truncated") for example in examples)
+        kept = examples
+        if data["too_long"] == "drop" and cut:
+            raise UserError("data.too_long=drop is not offered for GLUE: every row counts; longer texts are truncated.")
+        return TrainData(kept, {"rows": len(rows), "truncated": cut, "dropped": 0})
+
+    def encode(self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, max_length: int | None) -> list[Example]:
+        """Token ids and label of every row. Where texts are too long, tokens are taken off the longer one's end, one by
+        one, until both fit ("longest first").
+
+        Raises:
+            UserError: a missing column, an empty text or a label that is none, with the rows.
+        """
+        self._check(rows, dataset)
+        tokenizer = bundle.processor
+        limit = min(context_length(bundle), max_length or context_length(bundle))
+        columns = [[row[column] for row in rows] for column in self.format["columns"]]
+        whole = tokenizer(*columns, verbose=False)["input_ids"]
+        cut = tokenizer(*columns, truncation="longest_first", max_length=limit)
+        names = [name for name in tokenizer.model_input_names if name in cut and name != "attention_mask"]
+        return [
+            {name: cut[name][i] for name in names} | {"label": row["label"], "truncated": len(whole[i]) > limit}
+            for i, row in enumerate(rows)
+        ]
+
+    def _check(self, rows: Sequence[dict], dataset: str) -> None:
+        for column in (*self.format["columns"], "label"):
+            if column not in rows[0]:
+                raise UserError(f"'{dataset}' has no column '{column}'; it has {', '.join(map(str, rows[0]))}.")
+        empty = [i for i, row in enumerate(rows) if not all(_is_text(row[column]) for column in self.format["columns"])]
+        if empty:
+            raise UserError(f"{len(empty)} of {len(rows)} rows of '{dataset}' have an empty text: rows {_first(empty)}.")
+        if wrong := [i for i, row in enumerate(rows) if not self._is_label(row["label"])]:
+            allowed = f"0 to {self.largest:g}" if self.classes == 1 else f"0 to {self.classes - 1}, whole numbers"
+            found = rows[wrong[0]]["label"]
+            raise UserError(
+                f"{len(wrong)} of {len(rows)} rows of '{dataset}' have a label outside {allowed} "
+                f"(the first is {found!r}): rows {_first(wrong)}."
+            )
+
+    def _is_label(self, value) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        if self.classes == 1:
+            return 0 <= value <= self.largest
+        return value in range(self.classes)
+
+    def collate(self, examples, bundle):
+        longest = max(len(example["input_ids"]) for example in examples)
+        device, pad = next(bundle.module.parameters()).device, {"input_ids": bundle.processor.pad_token_id}
+        names = [name for name in examples[0] if name in bundle.processor.model_input_names]
+        batch = {name: [e[name] + [pad.get(name, 0)] * (longest - len(e[name])) for e in examples] for name in names}
+        batch["attention_mask"] = [[1] * len(e["input_ids"]) + [0] * (longest - len(e["input_ids"])) for e in examples]
+        batch["labels"] = [e["label"] for e in examples]
+        return {name: torch.tensor(values, device=device) for name, values in batch.items()}
+
+    def loss(self, module, batch):
+        labels = batch["labels"]
+        logits = module(**{name: value for name, value in batch.items() if name != "labels"}).logits.float()  # (n, classes)
+        if self.classes == 1:
+            return F.mse_loss(logits[:, 0], labels.float(), reduction="sum"), len(labels)
+        return F.cross_entropy(logits, labels.long(), reduction="sum"), len(labels)
+
+    def loss_count(self, example):
+        return 1
+
+    def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
+        examples = self.encode(rows, dataset, bundle, evaluation["max_length"])
+        parts = [row.get("part") for row in rows]
+        answer = partial(self._answer, bundle, parts, evaluation["batch_size"])
+        return answer_rows(examples, samples_file, evaluation["chunk"], answer, progress)
+
+    @torch.no_grad()
+    def _answer(
+        self, bundle: ModelBundle, parts: list[str | None], batch_size: int, examples: Sequence[Example], first: int
+    ) -> list[dict]:
+        """One sample per example: row, part of the set (MNLI), label, prediction, outputs, whether it was truncated."""
+        samples: dict[int, dict] = {}
+        by_length = sorted(range(len(examples)), key=lambda i: self.length(examples[i]))  # little padding
+        for start in range(0, len(by_length), batch_size):
+            indices = by_length[start : start + batch_size]
+            batch = self.collate([examples[i] for i in indices], bundle)
+            batch.pop("labels")
+            outputs = bundle.module(**batch).logits.float()
+            if not torch.isfinite(outputs).all():
+                raise FloatingPointError(f"the model's outputs are not finite (rows {first + indices[0]} and others)")
+            for i, values in zip(indices, outputs.tolist(), strict=True):
+                predicted = values[0] if self.classes == 1 else values.index(max(values))
+                samples[i] = {
+                    "row": first + i,
+                    "part": parts[first + i],
+                    "label": examples[i]["label"],
+                    "prediction": predicted,
+                    "outputs": values,
+                    "truncated": examples[i]["truncated"],
+                }
+        return [samples[i] for i in range(len(examples))]
+
+    def score(self, samples):
+        return glue_scores(samples, self.metrics, regression=self.classes == 1)
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _first(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")

@@ -1,0 +1,69 @@
+"""Pocket MRPC, QQP and STS-B: do two texts say or ask the same, and how much do they share."""
+
+import random
+
+from eva_bench.models.pocket.opinions import INTENTS, activity, ask
+from eva_bench.models.pocket.scenes import Phrase, Scene, change, person, reword, say, scene, thing
+
+PARAPHRASES, DUPLICATES = 0.6, 0.4  # shares; in MRPC 0.67, in QQP 0.37
+
+
+def mrpc(rng: random.Random) -> dict:
+    """Two sentences; label 1: the second tells the first again. Otherwise one part differs, or who and whom."""
+    label = int(rng.random() < PARAPHRASES)
+    first = scene(rng, place=0.6, time=0.5)
+    second = reword(first, rng) if label else change(reword(first, rng, 0.3), rng)
+    return {"sentence1": say(first, rng), "sentence2": say(second, rng), "label": label}
+
+
+def qqp(rng: random.Random) -> dict:
+    """Two questions; label 1: same intent about the same activity. Otherwise another intent, verb, thing or adjective."""
+    label = int(rng.random() < DUPLICATES)
+    intent, (verb, noun, extra) = rng.choice(list(INTENTS)), activity(rng)
+    intent2, doing2 = intent, (verb, noun, extra)
+    if not label:
+        other = activity(rng)
+        change_of = rng.choice(("intent", "intent", "verb", "noun"))
+        if change_of == "intent":
+            intent2 = rng.choice([name for name in INTENTS if name != intent])
+        else:
+            doing2 = (other[0], noun, extra) if change_of == "verb" else (verb, other[1], extra)
+            if doing2 == (verb, noun, extra):
+                intent2 = rng.choice([name for name in INTENTS if name != intent])
+    return {"question1": ask(intent, (verb, noun, extra), rng), "question2": ask(intent2, doing2, rng), "label": label}
+
+
+# What each part of a scene weighs in the similarity.
+_WEIGHTS = {"who": 1.25, "past": 1.25, "what": 1.5, "place": 0.5, "time": 0.5}
+
+
+def stsb(rng: random.Random) -> dict:
+    """Two sentences; label: 5 times the share of parts that are the same, half for a noun with another adjective."""
+    first = scene(rng, place=1, time=0.5)
+    second, label, total = reword(first, rng, 0.4), 0.0, 0.0
+    kept = rng.random()
+    for part, weight in _WEIGHTS.items():
+        if getattr(first, part) is None:
+            continue
+        total += weight
+        if rng.random() < kept:
+            label += weight
+            continue
+        second, share = _other(first, second, part, rng)
+        label += share * weight
+    return {"sentence1": say(first, rng), "sentence2": say(second, rng), "label": round(5 * label / total, 2)}
+
+
+def _other(first: Scene, second: Scene, part: str, rng: random.Random) -> tuple[Scene, float]:
+    """The second scene with another part, and how much of the part is still the same."""
+    old = getattr(first, part)
+    if isinstance(old, Phrase) and not old.is_name and rng.random() < 0.3:
+        new = Phrase(old.noun, (person(rng, names=0, trait=1) if part == "who" else thing(rng, trait=1)).trait)
+        return _with(second, part, new), 1.0 if new == old else 0.5
+    new = getattr(change(first, rng, (part,)), part)
+    same = isinstance(old, Phrase) and new.noun == old.noun
+    return _with(second, part, new), 0.5 if same else 0.0
+
+
+def _with(second: Scene, part: str, new) -> Scene:
+    return Scene(**{**vars(second), part: new})

@@ -1,0 +1,153 @@
+"""What every method must hold on encoders with a head: nothing changes at the start, the head is trained, all of it loads."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+
+from eva_bench.errors import UserError
+from eva_bench.export import export_adapter
+from eva_bench.models import classifier
+from eva_bench.pipeline import build
+from eva_bench.train import fit
+from tests.checkpoints import write_checkpoint
+from tests.conftest import CONF, method_names, method_values
+
+MODELS = ("roberta_base", "deberta_v3_base", "pocket_encoder")
+HEADS = {"roberta_base": ("classifier",), "deberta_v3_base": ("pooler", "classifier"), "pocket_encoder": ("classifier",)}
+ROWS = [
+    {"sentence1": f"Anna found {i} books in the garden.", "sentence2": "The books were found." * (1 + i % 3), "label": i % 3}
+    for i in range(32)
+]
+TRAIN = {"lr": 0.01, "steps": 3, "epochs": None, "batch_size": 8, "micro_batch_size": 8, "schedule": "constant",
+         "warmup_ratio": 0.0, "weight_decay": 0.0, "clip_norm": 1.0, "precision": "float32"}  # fmt: skip
+
+
+@functools.cache
+def folder(name: str) -> Path:
+    return write_checkpoint(name, Path(tempfile.mkdtemp()) / name)
+
+
+def settings_of(name: str) -> tuple[dict, str]:
+    """The model section and the path of its small checkpoint; the pocket encoder is itself."""
+    model = {"attention": "sdpa"} | yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    return model, "pocket:encoder" if name == "pocket_encoder" else str(folder(name))
+
+
+def load(name: str, seed: int = 0, outputs: int = 3):
+    torch.manual_seed(seed)
+    model, path = settings_of(name)
+    return classifier.load(model, path, "cpu", outputs)
+
+
+@functools.cache
+def task():
+    values = yaml.safe_load((CONF / "task" / "glue" / "mnli.yaml").read_text())
+    return build(values | {"format": {"columns": ["sentence1", "sentence2"]}}, "task")
+
+
+def examples(bundle) -> list[dict]:
+    data = {"max_length": 40, "too_long": "truncate"}
+    return task().train_data(ROWS, "test", bundle, data, {}).examples
+
+
+def inputs(bundle) -> dict:
+    batch = task().collate(examples(bundle)[:6], bundle)
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+def logits(bundle) -> torch.Tensor:
+    with torch.no_grad():
+        return bundle.module(**inputs(bundle)).logits
+
+
+def attach(name: str, bundle):
+    method = build(method_values(name), "method")
+    batches = [task().collate(examples(bundle)[i : i + 8], bundle) for i in range(0, 32, 8)]
+    return method, method.attach(bundle, batches, 0)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", method_names())
+def test_start_training_and_export(name, model, tmp_path):
+    bundle = load(model)
+    untouched = load(model, seed=5).module  # another random head: the exported one must replace it
+    before = logits(bundle)
+    head_before = {n: p.detach().clone() for h in bundle.head for n, p in bundle.module.get_submodule(h).named_parameters(h)}
+
+    method, adapter = attach(name, bundle)
+    assert torch.allclose(logits(bundle), before, atol=3e-5)
+    assert set(head_before) <= set(adapter.trained())
+    assert not [layer for layer in adapter.layers if layer.startswith(bundle.head)]
+
+    fit(bundle, adapter, method, task(), examples(bundle), TRAIN, 0, checkpoint_file=tmp_path / "none.ckpt")
+    trained = dict(bundle.module.named_parameters())
+    assert all(not torch.equal(trained[n], old) for n, old in head_before.items())
+    after = logits(bundle)
+    assert not torch.allclose(after, before, atol=1e-4)
+
+    if not adapter.layers:
+        classifier.save(bundle, tmp_path / "model")
+        again = classifier.load(settings_of(model)[0], str(tmp_path / "model"), "cpu", 3)
+        assert torch.equal(logits(again), after)
+        return
+    export_adapter(tmp_path / "adapter", method.export(adapter), bundle.module, "classifier", bundle.head, "base")
+    loaded = PeftModel.from_pretrained(untouched, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        assert (loaded(**inputs(bundle)).logits - after).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_targets_are_all_linear_layers_of_the_encoder_and_none_of_the_head(model):
+    bundle = load(model)
+    inside = {
+        name
+        for name, layer in bundle.module.named_modules()
+        if isinstance(layer, torch.nn.Linear) and name.startswith(bundle.module.base_model_prefix)
+    }
+    assert set(bundle.targets) == inside and bundle.head == HEADS[model]
+
+
+@pytest.mark.parametrize("model", MODELS[:2])
+def test_an_ending_of_several_parts_takes_only_its_layers(model):
+    settings, path = settings_of(model)
+    for ending, per_layer in (("attention.output.dense", 1), ("layer.output.dense", 1), ("output.dense", 2)):
+        found = classifier.skeleton(settings | {"targets": [ending]}, path, 3).targets
+        assert len(found) == 2 * per_layer and all(name.endswith(ending.split(".", 1)[1]) for name in found)
+    with pytest.raises(UserError, match=r"out_proj matches no linear layer"):
+        classifier.skeleton(settings | {"targets": ["out_proj"]}, path, 3)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_head_is_drawn_from_the_seed(model):
+    one, same, other = load(model, 1), load(model, 1), load(model, 2)
+    assert torch.equal(logits(one), logits(same))
+    assert not torch.equal(logits(one), logits(other))
+    encoder = [dict(b.module.base_model.named_parameters()) for b in (one, other)]
+    assert all(torch.equal(encoder[0][n], encoder[1][n]) for n in encoder[0])
+
+
+def test_eva_counts_tokens_only():
+    """Padding does not count, nor do DeBERTa's position vectors, which go through query and key layers, too."""
+    bundle = load("deberta_v3_base")
+    batches = [task().collate(examples(bundle)[i : i + 8], bundle) for i in range(0, 32, 8)]
+    start = build(method_values("eva", rho=1.0, tolerance=1e-9, max_batches=4), "method").initialise(bundle, batches, 0)
+    seen = []
+    layer = bundle.module.deberta.encoder.layer[0].attention.self.query_proj
+    handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    logits_of = [bundle.module(**{k: v for k, v in batch.items() if k != "labels"}) for batch in batches]
+    handle.remove()
+    assert len(seen) == 2 * len(logits_of)  # tokens and position vectors
+    tokens = [x[batch["attention_mask"].bool()] for x, batch in zip(seen[::2], batches, strict=True)]
+    all_tokens = torch.cat(tokens)
+    centred = all_tokens - all_tokens.mean(0)
+    wanted = torch.linalg.svd(centred, full_matrices=False).Vh[:4]
+    A = start.factors["deberta.encoder.layer.0.attention.self.query_proj"].A
+    overlap = torch.linalg.svdvals(A @ wanted.T)
+    assert overlap.min() > 0.999
