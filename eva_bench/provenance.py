@@ -71,6 +71,8 @@ def model_folder(model: dict[str, Any], explicit_path: str | None) -> Path:
     found = try_to_load_from_cache(model["hub_id"], "config.json", revision=model["revision"])
     if isinstance(found, str):
         return Path(found).parent
+    if model["revision"] is None:
+        raise UserError(f"Model {model['name']} is not on this machine, and its weights are not published: conf/model/{model['name']}.yaml says how to make them.")
     raise UserError(
         f"Model {model['hub_id']} is not on this machine. Get it where there is network: "
         f"make fetch MODEL={model['name']} (or give a local checkpoint: model.path=<folder>)."

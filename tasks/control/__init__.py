@@ -1,0 +1,1 @@
+"""Robot control with Meta-World: seeded environments, scripted experts, rollouts. No torch here."""

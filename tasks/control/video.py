@@ -1,0 +1,46 @@
+"""One episode as an animation, rendered without a screen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from eva_bench.errors import UserError
+from tasks.control.environment import Environment
+from tasks.control.rollout import Environments, play
+
+PICTURE = 240  # pixels
+EVERY = 4  # steps between two frames
+FRAME_MS = 50
+
+
+def record(name: str, seed: int, player, file: Path) -> str | None:
+    """Play the episode of this seed and write it as a GIF; what is missing, in a sentence, if that cannot be."""
+    from PIL import Image
+
+    frames = []
+
+    class Filmed(Environments):
+        def __init__(self):
+            self.environments = [Environment(name, picture=PICTURE)]
+
+        def step(self, actions):
+            if len(frames) * EVERY <= player.step:
+                frames.append(Image.fromarray(self.environments[0].frame()[::-1]))  # Meta-World's cameras stand on their heads
+            return super().step(actions)
+
+    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco renders for the first time
+    try:
+        with torch.inference_mode():
+            play(Filmed(), [seed], player.act, player.observe)
+    except UserError:
+        raise
+    except Exception as error:
+        return (
+            f"rendering with MUJOCO_GL={os.environ['MUJOCO_GL']} failed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
+            "software rendering needs libEGL and Mesa (Debian: libegl1 libgl1-mesa-dri) or MUJOCO_GL=osmesa with libosmesa6."
+        )
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
+    return None
