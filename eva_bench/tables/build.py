@@ -62,7 +62,7 @@ def build_table(table: TableSpec, archive: Archive, scale: str, model: str | Non
 def assemble(selection: Selection, model: str | None) -> Table:
     """The finished table of selected records."""
     table = selection.table
-    columns: list[Column | Mean] = [*table.columns, *table.means]
+    columns: list[Column | Mean] = [*([] if table.only_means else table.columns), *table.means]
     values = {(row.title, column.title): selection.value(row, column) for row in table.rows for column in columns}
     most = max((value.n for value in values.values() if value), default=0)
     blocks = {block.title: published_numbers(block) for block in table.published}
@@ -88,7 +88,7 @@ def assemble(selection: Selection, model: str | None) -> Table:
 
 def unit(table: TableSpec, column: Column | Mean) -> tuple[float, int]:
     """(factor, digits) of a column; a mean has the unit of what it averages."""
-    if isinstance(column, Mean):
+    if isinstance(column, Mean) and column.unit is None:
         column = next(part for part in table.columns if column.of == "all" or part.title in column.of)
     return UNITS[column.unit]
 

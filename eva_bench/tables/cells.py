@@ -101,6 +101,13 @@ class Selection:
         """Every record that a cell uses, once."""
         return list({record.run_id: record for cell in self.cells.values() for record in cell}.values())
 
+    @property
+    def compares(self) -> bool:
+        """Whether there are numbers; for a table of varied settings, of more than one value."""
+        measured = [row for row in self.table.rows if any(self.scores(row, column) for column in self.table.columns)]
+        varied = any(isinstance(values, list) for values in self.table.vary.values())
+        return len({str(row.settings) for row in measured}) > varied
+
     def records(self, row: Row) -> list[Record]:
         return [record for task in self.table.tasks for record in self.cells.get((row.title, task), [])]
 
@@ -119,6 +126,8 @@ class Selection:
     def check_names(self) -> None:
         """Raises UserError for a metric or fact that nothing has."""
         for column in self.table.columns:
+            if column.optional:
+                continue
             records = [record for (_, task), cell in self.cells.items() if task == column.task for record in cell]
             known = {metric for record in records for metric in record.metrics}
             file = f"conf/table/{self.table.name}.yaml"

@@ -18,7 +18,7 @@ FORMATS = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
 
 
 def selections(archive: Archive, specs: Sequence[TableSpec]) -> Iterator[tuple[Selection, str | None]]:
-    """Every table at every scale (and model, unless it spans models) of which there are records.
+    """Every table at every scale (and model, unless it spans models) that has something to compare.
 
     Raises:
         UserError: see select.
@@ -29,7 +29,7 @@ def selections(archive: Archive, specs: Sequence[TableSpec]) -> Iterator[tuple[S
             places = [(scale, None) for scale in sorted({scale for scale, _ in places})]
         for scale, model in places:
             selection = select(archive, spec, scale, model)
-            if selection.used:
+            if selection.compares:
                 yield selection, model
 
 

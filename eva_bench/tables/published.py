@@ -40,7 +40,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def published_numbers(block: Published) -> dict[tuple[str, str], Number]:
-    """(our row, task's name in the tables) -> number.
+    """(our row, name of the column) -> number.
 
     Raises:
         UserError: the file has no row for a method of the block.
@@ -56,7 +56,7 @@ def published_numbers(block: Published) -> dict[tuple[str, str], Number]:
                 mean = float(row["value"]) * block.factor
                 text = row["value"] if block.factor == 1 else f"{mean:g}"
                 spread = f" ± {float(row['std']) * block.factor:g}" if row["std"] else ""
-                found[ours, names.get(row["task"], row["task"])] = Number(text + spread, mean)
+                found[ours, names.get(row[block.by], row[block.by])] = Number(text + spread, mean)
     if missing := set(block.methods) - {row for row, _ in found}:
         raise UserError(f"{path.name} has no row for {', '.join(sorted(missing))} of '{block.title}'.")
     return found

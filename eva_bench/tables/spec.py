@@ -22,6 +22,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Unit = Literal["percent", "number", "rate", "million", "seconds", "gigabytes"]
+
+
 class Column(Strict):
     """One column of scores (a metric of a task) or of facts about the runs (parameters, seconds, bytes).
 
@@ -32,9 +35,10 @@ class Column(Strict):
     title: str
     metric: str | None = None
     fact: str | None = None
-    unit: Literal["percent", "number", "rate", "million", "seconds", "gigabytes"] = "percent"
+    unit: Unit = "percent"
     best: Literal["max", "min", "none"] = "max"
     published: str | None = None
+    optional: bool = False  # a metric that only some recipes ask for: no error where no record has it
 
     @property
     def name_in_papers(self) -> str:
@@ -42,10 +46,11 @@ class Column(Strict):
 
 
 class Mean(Strict):
-    """A column that averages others, by title: over tasks per seed, then over seeds."""
+    """A column that averages others, by title: over tasks per seed, then over seeds. Its unit is theirs if not given."""
 
     title: str
     of: list[str] | Literal["all"] = "all"
+    unit: Unit | None = None
     published: str | None = None
 
     @property
@@ -59,7 +64,8 @@ class Published(Strict):
     title: str
     where: dict[str, str | list[str]]
     methods: dict[str, str]  # our row -> the paper's method
-    names: dict[str, str] = Field(default_factory=dict)  # column's name in the papers -> its name in this table, where it differs
+    by: Literal["task", "metric"] = "task"  # what names a column in the file
+    names: dict[str, str] = Field(default_factory=dict)  # name of a column -> its name in the file, where they differ
     factor: float = 1.0  # printed value -> the unit that the column shows
 
 
@@ -81,10 +87,10 @@ class TableSpec(Strict):
     columns_of: list[str] = Field(default_factory=list)  # tables whose columns of scores are taken
     means: list[Mean] = Field(default_factory=list)
     vary: dict[str, Any] = Field(default_factory=dict)
-    titles: dict[str, str] = Field(default_factory=dict)  # setting -> its short name in the rows
     published: list[Published] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     statistics: bool = False  # a second table: intervals, differences to LoRA, collapses
+    only_means: bool = False  # the averages alone are shown
     across_models: bool = False  # columns of several model kinds: one table per scale
 
     @property
@@ -92,7 +98,7 @@ class TableSpec(Strict):
         axes = [[(key, value) for value in (values if isinstance(values, list) else [values])] for key, values in self.vary.items()]
         rows = []
         for method, settings in itertools.product(self.methods, itertools.product(*axes)):
-            shown = [f"{self.titles.get(key, key.rpartition('.')[2])}={value:g}" for key, value in settings if isinstance(self.vary[key], list)]
+            shown = [f"{key.rpartition('.')[2]}={value}" for key, value in settings if isinstance(self.vary[key], list)]
             rows.append(Row(title=", ".join([method, *shown]), method=method, settings=dict(settings)))
         return rows
 

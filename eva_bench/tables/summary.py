@@ -7,7 +7,7 @@ from statistics import median
 from eva_bench import statistics
 from eva_bench.record import Record
 from eva_bench.tables.build import Cell, Line, Table, count_range
-from eva_bench.tables.cells import Selection
+from eva_bench.tables.cells import Selection, belongs
 from eva_bench.tables.notes import caveats, conditions, origin
 from eva_bench.tables.spec import Row
 
@@ -64,17 +64,15 @@ def _with_interval(value: float, interval: tuple[float, float] | None, sign: str
 
 
 def collapses(selection: Selection, row: Row) -> int:
-    """Runs of a row that failed, or in which a task learnt nothing."""
-    columns = {column.task: column for column in reversed(selection.table.score_columns)}
-    failed = sum(record.method == row.method for record in selection.failed)
-    return failed + sum(_collapsed(record, selection.metric(columns[record.task], record)) for record in selection.records(row) if record.task in columns)
+    """Runs of a row that failed, or in which nothing was learnt."""
+    failed = sum(belongs(record, row) for record in selection.failed)
+    return failed + sum(_collapsed(record) for record in selection.records(row))
 
 
-def _collapsed(record: Record, metric: str) -> bool:
-    """The task's own verdict where it has one, otherwise: not above the untouched model."""
+def _collapsed(record: Record) -> bool:
+    """The task's own verdict where it has one, otherwise: the primary metric is not above the untouched model's."""
     if "collapsed" in record.metrics:
         return bool(record.metrics["collapsed"])
-    before = record.metrics_before.get(metric)
-    return before is not None and record.metrics.get(metric, before) <= before
-
-
+    primary = record.spec["task"]["primary"]
+    before = record.metrics_before.get(primary)
+    return before is not None and record.metrics.get(primary, before) <= before
