@@ -1,0 +1,85 @@
+"""VTAB-1K (Zhai et al., arXiv:1910.04867): image classification with 1,000 training images, top-1 accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from eva_bench.errors import UserError
+from eva_bench.method import settings
+from eva_bench.task import Task, TrainData
+from tasks import images, sources
+from tasks.samples import answer_rows
+
+
+@settings
+class VTAB1K(Task):
+    """One of the nineteen tasks; its group, number of classes and official sizes stand in tasks/manifest/vtab1k.yaml.
+
+    `format.interpolation` is the filter that images are resized with; there is no augmentation and no crop. Rows of
+    layer inputs that EVA sees are all tokens, the class token among them.
+    """
+
+    kind = "vision"
+
+    @property
+    def outputs(self) -> int:
+        return sources.entry(self.dataset)["classes"]
+
+    def train_data(self, rows, dataset, bundle, data, train):
+        self._check_labels(rows, dataset)
+        size = bundle.processor.image_size
+        pixels = images.decoded([row["image"] for row in rows], size, self.format["interpolation"], data["workers"])
+        labels = [row["label"] for row in rows]
+        examples = [{"pixels": p, "label": label} for p, label in zip(pixels, labels, strict=True)]
+        return TrainData(examples, {"rows": len(rows), "classes": len(set(labels)), "image_size": size})
+
+    def collate(self, examples, bundle):
+        device = next(bundle.module.parameters()).device
+        pixels = torch.stack([example["pixels"] for example in examples]).to(device, non_blocking=True)
+        labels = torch.tensor([example["label"] for example in examples], device=device)
+        return {"x": bundle.processor.normalise(pixels), "labels": labels}  # `x` is timm's name of a model's input
+
+    def loss(self, module, batch):
+        logits = module(x=batch["x"])  # (n, classes)
+        return F.cross_entropy(logits.float(), batch["labels"], reduction="sum"), len(batch["labels"])
+
+    def loss_count(self, example):
+        return 1
+
+    def length(self, example):
+        return 1
+
+    def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
+        self._check_labels(rows, dataset)
+        size, device = bundle.processor.image_size, next(bundle.module.parameters()).device
+
+        def answer(chunk: Sequence[dict], first: int) -> list[dict]:
+            samples: list[dict] = []
+            paths, workers = [row["image"] for row in chunk], evaluation["workers"]
+            for pixels in images.batches(paths, size, self.format["interpolation"], evaluation["batch_size"], workers):
+                labels = torch.tensor([row["label"] for row in chunk[len(samples) : len(samples) + len(pixels)]])
+                with torch.inference_mode():
+                    logits = bundle.module(x=bundle.processor.normalise(pixels.to(device))).float().cpu()
+                losses = F.cross_entropy(logits, labels, reduction="none").tolist()
+                answers = zip(labels.tolist(), logits.argmax(1).tolist(), losses, strict=True)
+                samples += [
+                    {"row": first + len(samples) + i, "label": label, "prediction": prediction, "loss": loss}
+                    for i, (label, prediction, loss) in enumerate(answers)
+                ]
+            return samples
+
+        return answer_rows(rows, samples_file, evaluation["chunk"], answer, progress)
+
+    def score(self, samples):
+        """Top-1 accuracy, and as `reference_loss` the mean cross-entropy of the right classes."""
+        right = sum(sample["prediction"] == sample["label"] for sample in samples)
+        loss = sum(sample["loss"] for sample in samples) / len(samples)
+        return {"accuracy": right / len(samples), "reference_loss": loss}
+
+    def _check_labels(self, rows: Sequence[dict], dataset: str) -> None:
+        wrong = next((i for i, row in enumerate(rows) if not 0 <= row["label"] < self.outputs), None)
+        if wrong is not None:
+            raise UserError(f"Row {wrong} of '{dataset}' has class {rows[wrong]['label']}, outside 0 to {self.outputs - 1}.")
