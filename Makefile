@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup run test lint bench fetch tables pretrain select check-tables clean status submit retry wandb-sync test-faults
+.PHONY: help setup run test lint bench fetch tables figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,12 @@ lint: $(READY)  ## Style and common mistakes
 
 tables: $(READY)  ## Tables from the committed records: results/tables
 	$(PY) -m eva_bench.tables $(ARGS)
+
+figures: $(READY)  ## Figures from the committed records: results/figures (SVG and PDF)
+	$(PY) -m eva_bench.figures $(ARGS)
+
+report: $(READY)  ## One page to look at, from the records: results/report/index.html
+	$(PY) -m eva_bench.report $(ARGS)
 
 check-tables: tables  ## Fail if the committed tables are not what the records give
 	@test -z "$$(git status --porcelain -- results/tables)" || { git status --short -- results/tables; git diff -- results/tables; exit 1; }

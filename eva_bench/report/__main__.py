@@ -1,0 +1,5 @@
+import sys
+
+from eva_bench.report import main
+
+sys.exit(main())
