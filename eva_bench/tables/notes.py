@@ -46,7 +46,7 @@ def origin(records: Sequence[Record]) -> str:
     in_order = sorted(records, key=lambda record: (record.finished or "", record.run_id))
     commits = list(dict.fromkeys((record.code.get("commit") or "unknown")[:10] for record in in_order))
     days = list(dict.fromkeys(record.finished[:10] for record in in_order if record.finished))
-    text = f"{len(records)} records, protocol {', '.join(map(str, protocols))}, commits {' to '.join(_ends(commits))}"
+    text = f"{len(records):,} records, protocol {', '.join(map(str, protocols))}, commits {' to '.join(_ends(commits))}"
     if len(commits) > 2:
         text += f" ({len(commits)})"
     if any(record.code.get("dirty") for record in records):
