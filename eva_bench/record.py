@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
+
+# Version -> what turns a record of that version into one of the next. A field that is added with a default needs no new
+# version; one that goes or changes its meaning does.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 class Record(BaseModel):
@@ -55,14 +60,18 @@ class Record(BaseModel):
 
 
 def load_record(content: dict[str, Any]) -> Record:
-    """Validate a record of any known schema version.
+    """Validate a record of any known schema version, brought up to the present one.
 
     Raises:
-        ValueError: not a record, or written by a newer version of eva-bench.
+        ValueError: not a record, or of a version that this eva-bench does not know.
     """
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(version, int):
         raise ValueError("not an eva-bench record (no schema_version)")
     if version > SCHEMA_VERSION:
         raise ValueError(f"schema version {version} is newer than this eva-bench ({SCHEMA_VERSION})")
+    while version < SCHEMA_VERSION:
+        if version not in UPGRADES:
+            raise ValueError(f"schema version {version} is older than any that this eva-bench can read")
+        version, content = version + 1, UPGRADES[version](content) | {"schema_version": version + 1}
     return Record.model_validate(content)
