@@ -194,6 +194,10 @@ def test_markup_in_names_is_shown_not_obeyed():
     assert not re.search(r"[%#$\\{}]", to_numbers([built]).splitlines()[-1].split("}{")[0].removeprefix(r"\evabenchcell{"))
 
 
+def names_in(folder: str) -> set[str]:
+    return {str(path.relative_to(CONF / folder).with_suffix("")) for path in (CONF / folder).rglob("*.yaml")}
+
+
 def test_every_table_of_the_suite_is_well_formed_and_its_published_numbers_exist():
     from eva_bench.tables.published import published_numbers
 
@@ -203,8 +207,8 @@ def test_every_table_of_the_suite_is_well_formed_and_its_published_numbers_exist
         names = {column.name_in_papers for column in (*spec.columns, *spec.means)}
         for block in spec.published:
             assert {name for _, name in published_numbers(block)} & names, (spec.name, block.title)
-        known = {path.stem for path in (CONF / "method").glob("*.yaml")}
-        assert set(spec.methods) <= known, spec.name
+        assert set(spec.methods) <= names_in("method"), spec.name
+        assert set(spec.tasks) <= names_in("task"), spec.name
 
 
 def test_make_tables_writes_every_format_twice_the_same_without_torch(tmp_path):
