@@ -42,8 +42,8 @@ def identity(entry: dict[str, Any], name: str, root: str | None) -> dict[str, An
     """
     folder, classes = task_folder(entry, name, root), entry["classes"]
     found: dict[str, Any] = {"sha256": {list_: sha256_of(_list_file(folder, split)) for split, list_ in LISTS.items()}}
-    found["images"] = _names_and_sizes(folder, classes)
     found["rows"] = {split: len(_rows(folder, split, classes)) for split in LISTS}
+    found["images"] = _names_and_sizes(folder, classes)
     if (folder / CHECKSUMS).is_file():
         found["images_sha256"] = json.loads((folder / CHECKSUMS).read_text())["images_sha256"]
     if deviation := _deviation(entry, folder):

@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eva_bench.models.pocket.scene_factors import GROUNDS, HUES, PATCH, SHAPES, Factors, draw
+from eva_bench.models.pocket.scene_factors import CELL, GROUNDS, HUES, PATCH, SHAPES, Factors, draw
 from eva_bench.provenance import sha256_of
 from tasks.pocket.scenes import PIXELS
 
 FOLDER = Path(__file__).with_name("vision")
 ARCHITECTURE = "vit_tiny_patch16_224"
 SHAPE = {"img_size": PIXELS, "patch_size": PATCH, "embed_dim": 96, "depth": 4, "num_heads": 4}
-SEED, SCENES, HELD_OUT = 0, 40_000, 2_000
+SEED, SCENES, HELD_OUT = 0, 60_000, 2_000
 STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic"}
 
 
@@ -42,24 +42,30 @@ class Student(nn.Module):
         self.present = nn.Linear(width, len(SHAPES) + HUES)
         self.ground = nn.Linear(width, len(GROUNDS))
         self.share = nn.Linear(width, 1)
-        self.covered = nn.Linear(width, 1)
+        self.covered = nn.Linear(width, (PATCH // CELL) ** 2)
 
     def loss(self, images: Tensor, present: Tensor, ground: Tensor, covered: Tensor) -> Tensor:
-        """Sum of what is asked; images (n, 3, pixels, pixels), covered (n, rows, columns)."""
-        tokens = self.vit.forward_features(images)  # (n, 1 + patches, width)
+        """Sum of what is asked; images uint8 (n, 3, pixels, pixels), covered (n, rows, columns) of cells."""
+        tokens = self.vit.forward_features(normalised(images))  # (n, 1 + patches, width)
         whole, patches = tokens[:, 0], tokens[:, 1:]
+        cells = F.pixel_unshuffle(covered[:, None], PATCH // CELL).flatten(2).mT  # (n, patches, cells of a patch)
         return (
-            F.binary_cross_entropy_with_logits(self.present(whole), present) * 4
+            F.binary_cross_entropy_with_logits(self.present(whole), present) * 6
             + F.cross_entropy(self.ground(whole), ground)
             + F.mse_loss(self.share(whole)[:, 0], covered.mean((1, 2))) * 4
-            + F.binary_cross_entropy_with_logits(self.covered(patches)[..., 0], covered.flatten(1)) * 2
+            + F.binary_cross_entropy_with_logits(self.covered(patches), cells) * 3
         )
 
 
 def tensors(factors: Factors) -> tuple[Tensor, ...]:
-    """What the student's loss takes, with images normalised to -1 .. 1."""
-    images = torch.from_numpy(factors.images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    """What the student's loss takes."""
+    images = torch.from_numpy(factors.images).permute(0, 3, 1, 2).contiguous()
     return images, torch.from_numpy(factors.present).float(), torch.from_numpy(factors.ground), torch.from_numpy(factors.covered)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Pixels 0 to 255 as -1 to 1."""
+    return images.float() / 127.5 - 1
 
 
 def mirrored(batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -103,7 +109,7 @@ def train(minutes: float, batch_size: int, lr: float, epochs: int) -> tuple[Stud
 def held_out(student: Student, unseen: tuple[Tensor, ...]) -> dict[str, float]:
     """Loss and accuracies on scenes that were not trained on."""
     student.eval()
-    whole = student.vit(unseen[0])
+    whole = student.vit(normalised(unseen[0]))
     facts = {
         "held_out_loss": student.loss(*unseen),
         "held_out_presence": ((student.present(whole) > 0) == unseen[1].bool()).float().mean(),
@@ -136,10 +142,10 @@ def write(student: Student, facts: dict, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--minutes", type=float, default=math.inf, help="of computing time: stop there even before")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--out", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     student, facts = train(arguments.minutes, arguments.batch, arguments.lr, arguments.epochs)
