@@ -41,7 +41,8 @@ class Accumulation(Passes):
         statistic = self.statistics[leader]
         if self.refining and not isinstance(statistic, Sketch):
             return
-        rows = rows - statistic.shift  # float32 from here on
+        # Float32 from here on. Converted first: a difference of mixed types takes several times as long.
+        rows = rows - statistic.shift if rows.dtype == torch.float32 else rows.float().sub_(statistic.shift)
         statistic.add(rows)
         if self.trial:
             self.trial.add(leader, rows)
@@ -122,7 +123,8 @@ class Accumulation(Passes):
     def _try(self, source: Iterator, older, newer: dict[str, LayerSubspace]) -> float | None:
         """Read some more batches and compare the two bases on them."""
         means = {name: statistic.mean() for name, statistic in self.statistics.items()}
-        self.trial = Trial(older, newer, means, self.used_ranks(newer))
+        low_precision = computes_in_bf16(self.device)
+        self.trial = Trial(older, newer, means, self.used_ranks(newer), torch.bfloat16 if low_precision else torch.float32)
         self._read(source, math.ceil(self.batches_seen * TRIAL_SHARE / collective.processes()))
         gain, self.trial = self.trial.gain(), None
         return gain

@@ -31,12 +31,15 @@ class Trial:
         old, new: subspaces per layer; their groups are measured once.
         spectra: of the newer ones, for the means.
         ranks: how many components of each layer count.
+        operands: type of the factors of the products; rounding is the same for both bases.
     """
 
-    def __init__(self, old, new: dict[str, LayerSubspace], means: dict[str, Tensor], ranks: dict[str, int]):
+    def __init__(
+        self, old, new: dict[str, LayerSubspace], means: dict[str, Tensor], ranks: dict[str, int], operands: torch.dtype
+    ):
         self.means, self.ranks, self.new = means, ranks, new
         self.bases = {
-            name: torch.cat([old[name].components, new[name].components]).T.contiguous()
+            name: torch.cat([old[name].components, new[name].components]).T.to(operands).contiguous()
             for name in new
             if name in means
         }  # (in, 2k)
@@ -50,7 +53,8 @@ class Trial:
         rows = rows - self.means[leader]
         flat = rows.flatten()
         self.energies[leader][0] += torch.dot(flat, flat)
-        self.energies[leader][1:] += (rows @ self.bases[leader]).square().sum(0)
+        basis = self.bases[leader]
+        self.energies[leader][1:] += (rows.to(basis.dtype) @ basis).float().square().sum(0)
 
     def gain(self) -> float | None:
         """Share of the captured variance that the newer basis adds, summed over layers as shares of their variance."""
