@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
 from eva_bench.models.bundle import ModelBundle
+from tasks.samples import answer_rows
 
 FOLDER = Path(__file__).with_name("lm_eval")
 
@@ -33,42 +33,71 @@ def generate(
         progress: called with (done, total) after each chunk.
 
     Returns:
-        One sample per doc, in order: row, prompt_sha256, target, response, and one text per filter.
+        One sample per doc, in order: row, prompt, prompt_sha256, target, response, and one text per filter.
     """
-    samples = _complete_lines(samples_file, len(docs), evaluation["chunk"])
-    lm = None
-    while len(samples) < len(docs):
+    lm, config = None, read_task(name)
+    config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": evaluation["max_new_tokens"]}
+
+    def answer(chunk: Sequence[dict], first: int) -> list[dict]:
+        nonlocal lm
         lm = lm or _language_model(bundle, evaluation["batch_size"])
-        start = len(samples)
-        chunk = docs[start : start + evaluation["chunk"]]
-        new = _run_chunk(lm, name, chunk, evaluation["max_new_tokens"], start)
-        with samples_file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in new)
-        samples += new
-        progress(len(samples), len(docs))
-    return samples
+        logged = _run_chunk(lm, {name: (config, chunk)})[name]
+        samples = [_sample(doc, first + i) for i, doc in enumerate(chunk)]
+        for entry in logged:  # one per document and filter
+            sample = samples[entry["doc_id"]]
+            sample["response"] = entry["resps"][0][0]
+            sample[entry["filter"]] = entry["filtered_resps"][0]
+        return samples
+
+    return answer_rows(docs, samples_file, evaluation["chunk"], answer, progress)
 
 
-def _complete_lines(samples_file: Path, n_docs: int, chunk: int) -> list[dict]:
-    """Samples of an interrupted evaluation, in whole chunks, so that the rest falls into the same batches as ever."""
-    if not samples_file.exists():
-        return []
-    content = samples_file.read_bytes()
-    samples = []
-    for line in content.split(b"\n")[:-1]:  # bytes: a file may end within a character
-        try:
-            samples.append(json.loads(line))
-        except ValueError:
-            break
-    samples = samples[:n_docs]
-    if len(samples) < n_docs:
-        samples = samples[: len(samples) // chunk * chunk]
-    kept = b"".join(line + b"\n" for line in content.split(b"\n")[: len(samples)])
-    if kept != content:
-        temporary = samples_file.with_name(f"{samples_file.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(kept)
-        temporary.replace(samples_file)
-    return samples
+def choose(
+    bundle: ModelBundle, docs: Sequence[dict], evaluation: dict, samples_file: Path, progress: Callable
+) -> list[dict]:
+    """Answer `docs` by the log-likelihood of their labels behind their prompts; the labels' lengths do not count.
+
+    A prompt that does not fit into the model's context, with its longest label, loses its beginning.
+
+    Args:
+        docs: harness (name of a task YAML), prompt, labels, target (one of the labels).
+        evaluation, samples_file, progress: as in `generate`.
+
+    Returns:
+        One sample per doc, in order: row, harness, prompt, prompt_sha256, labels, target, response (the likeliest
+        label), loglikelihoods, truncated (whether the prompt was cut).
+    """
+    lm = None
+
+    def answer(chunk: Sequence[dict], first: int) -> list[dict]:
+        nonlocal lm
+        lm = lm or _language_model(bundle, evaluation["batch_size"])
+        samples = [_sample(doc, first + i) | {key: doc[key] for key in ("harness", "labels")} for i, doc in enumerate(chunk)]
+        groups: dict[str, list[dict]] = {}
+        for sample in samples:
+            groups.setdefault(sample["harness"], []).append(sample)
+        asked = ("prompt", "labels", "target")
+        tasks = {name: (read_task(name), [{key: s[key] for key in asked} for s in group]) for name, group in groups.items()}
+        for name, logged in _run_chunk(lm, tasks).items():
+            for entry in logged:
+                _choose_label(groups[name][entry["doc_id"]], entry["filtered_resps"], lm)
+        return samples
+
+    return answer_rows(docs, samples_file, evaluation["chunk"], answer, progress)
+
+
+def _choose_label(sample: dict, answers: Sequence[tuple[float, bool]], lm) -> None:
+    """Put the likelihoods of the labels and the likeliest one into a sample, and whether its prompt was too long."""
+    likelihoods = [likelihood for likelihood, _ in answers]
+    sample["response"] = sample["labels"][likelihoods.index(max(likelihoods))]
+    sample["loglikelihoods"] = [round(likelihood, 5) for likelihood in likelihoods]
+    tokens = max(len(lm.tok_encode(f"{sample['prompt']} {label}")) for label in sample["labels"])
+    sample["truncated"] = tokens - 1 > lm.max_length  # the last token is predicted, never read
+
+
+def _sample(doc: dict, row: int) -> dict[str, Any]:
+    prompt = doc["prompt"]
+    return {"row": row, "prompt": prompt, "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(), "target": doc["target"]}
 
 
 def _language_model(bundle: ModelBundle, batch_size: int):
@@ -88,28 +117,15 @@ def _language_model(bundle: ModelBundle, batch_size: int):
     return Quiet(pretrained=bundle.module, tokenizer=bundle.processor, batch_size=batch_size, truncation=True)
 
 
-def _run_chunk(lm, name: str, docs: Sequence[dict], max_new_tokens: int, first_row: int) -> list[dict]:
+def _run_chunk(lm, tasks: dict[str, tuple[dict, Sequence[dict]]]) -> dict[str, list[dict]]:
+    """What the harness logs per task name for (task configuration, docs)."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.evaluator import evaluate
 
-    config = read_task(name)
-    config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": max_new_tokens}
-    config["custom_dataset"] = lambda **_: {"test": Dataset.from_list(list(docs))}
+    def configured(config: dict, docs: Sequence[dict]) -> ConfigurableTask:
+        return ConfigurableTask(config=config | {"custom_dataset": lambda **_: {"test": Dataset.from_list(list(docs))}})
+
     with torch.inference_mode():
-        results = evaluate(lm, {name: ConfigurableTask(config=config)}, bootstrap_iters=0, log_samples=True)
-    samples: dict[int, dict] = {}
-    for logged in results["samples"][name]:  # one per document and filter
-        index = logged["doc_id"]
-        sample = samples.setdefault(
-            index,
-            {
-                "row": first_row + index,
-                "prompt": docs[index]["prompt"],
-                "prompt_sha256": hashlib.sha256(docs[index]["prompt"].encode()).hexdigest(),
-                "target": docs[index]["target"],
-                "response": logged["resps"][0][0],
-            },
-        )
-        sample[logged["filter"]] = logged["filtered_resps"][0]
-    return [samples[index] for index in range(len(docs))]
+        results = evaluate(lm, {name: configured(*task) for name, task in tasks.items()}, bootstrap_iters=0, log_samples=True)
+    return results["samples"]
