@@ -2,11 +2,13 @@
 
 Data sets go to `data/hub/<id>` and models to `data/models/<id>`, where runs look for them by themselves. A
 lock keeps two fetches apart; every file's checksum is compared with tasks/manifest/ where one is pinned;
-`.complete.json` is written last, so a half download is never taken for a whole one.
+`.complete.json` is written last, so a half download is never taken for a whole one. What no hub has (entries with
+`by_hand`) is not downloaded: it is told where it comes from, and what lies here is verified.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import socket
 import sys
@@ -19,6 +21,7 @@ from filelock import FileLock
 
 from eva_bench.errors import UserError, did_you_mean
 from eva_bench.explain import options
+from eva_bench.plan import tasks_of
 from eva_bench.provenance import sha256_of
 from eva_bench.spec import CONF, ROOT
 from tasks.sources import default_root, entry
@@ -35,8 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not datasets and not models:
             print("nothing to fetch: the pocket scale makes its own data and carries its models")
             return 0
-        check_network()
-        for name in datasets:
+        by_hand = [name for name in datasets if "by_hand" in entry(name)]
+        for name in by_hand:
+            verify_dataset(name)
+        downloads = [name for name in datasets if name not in by_hand]
+        if downloads or models:
+            check_network()
+        for name in downloads:
             fetch_dataset(name)
         for name in models:
             fetch_model(name)
@@ -61,17 +69,12 @@ def needs(task: str | None = None, scale: str = "lite", model: str | None = None
     """
     datasets, models = [], []
     if task:
-        _known("task", task)
         _known("scale", scale)
-        if scale == "pocket":
-            return [], []
-        config = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())
-        recipe_file = CONF / "recipe" / scale / f"{config['family']}.yaml"
-        if not recipe_file.exists():
-            raise UserError(f"There is no recipe for task family '{config['family']}' at scale '{scale}'.")
-        recipe = yaml.safe_load(recipe_file.read_text())
-        datasets = list(dict.fromkeys([recipe["data"].get("train") or config["dataset"], config["dataset"]]))
-        models = [model or next(item["override /model"] for item in recipe["defaults"] if "override /model" in item)]
+        for name in tasks_of(task):
+            _known("task", name)
+            if scale != "pocket":
+                more_data, of_recipe = _of_task(name, scale)
+                datasets, models = datasets + more_data, [model or of_recipe]
     elif model:
         models = [model]
     if data:
@@ -80,6 +83,19 @@ def needs(task: str | None = None, scale: str = "lite", model: str | None = None
     for name in models:
         _known("model", name)
     return datasets, models
+
+
+def _of_task(task: str, scale: str) -> tuple[list[str], str]:
+    """Data sets of a task and the model of its recipe at a scale."""
+    config = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())
+    recipe_file = CONF / "recipe" / scale / f"{config['family']}.yaml"
+    if not recipe_file.exists():
+        raise UserError(f"There is no recipe for task family '{config['family']}' at scale '{scale}'.")
+    recipe = yaml.safe_load(recipe_file.read_text())
+    train = recipe["data"].get("train")
+    own = train is None or train.startswith("${")  # the task's own training rows
+    datasets = [config["dataset"]] if own else [train, config["dataset"]]
+    return datasets, next(item["override /model"] for item in recipe["defaults"] if "override /model" in item)
 
 
 def _known(group: str, name: str) -> None:
@@ -99,6 +115,12 @@ def check_network() -> None:
             f"{host.hostname} cannot be reached ({error}). Run the same command on a machine with network "
             "and copy its data/ folder here."
         ) from error
+
+
+def verify_dataset(name: str) -> None:
+    """Check a data set that a person has to put here; raises UserError that says from where, or what is wrong with it."""
+    info = entry(name)
+    print(f"{name}: {importlib.import_module(info['loader']).verify(info, name)}")
 
 
 def fetch_dataset(name: str) -> None:

@@ -22,6 +22,7 @@ LISTS = {
     "train_validation": "train800val200.txt",
     "test": "test.txt",
 }
+TRAINING_IMAGES = {"train": 800, "validation": 200, "train_validation": 1000}
 CHECKSUMS = "checksums.json"
 
 
@@ -62,8 +63,8 @@ def task_folder(entry: dict[str, Any], name: str, root: str | None) -> Path:
     if not folder.is_dir():
         where = "data.root" if root else "data/vtab-1k"
         raise UserError(
-            f"{where} has no folder '{entry['folder']}' of the VTAB-1K archive for '{name}'. "
-            "make fetch TASK=vtab1k tells where the archive comes from."
+            f"{where} has no folder '{entry['folder']}' of the VTAB-1K archive for '{name}': unpack vtab-1k.zip there "
+            "(README of github.com/luogen1996/RepAdapter), then make fetch TASK=vtab1k verifies it."
         )
     return folder
 
@@ -73,10 +74,13 @@ def archive_root() -> Path:
     return default_root().with_name("vtab-1k")
 
 
-def verify(entry: dict[str, Any], name: str, root: str | None = None) -> dict[str, Any]:
+def verify(entry: dict[str, Any], name: str, root: str | None = None) -> str:
     """Check a task completely: lists, official sizes, classes, and that every image decodes; note the checksums.
 
     Writes `checksums.json` beside the lists: SHA-256 of every image, one over all of them, and the classes' histogram.
+
+    Returns:
+        What was found, in a few words.
 
     Raises:
         UserError: what is wrong first.
@@ -99,12 +103,12 @@ def verify(entry: dict[str, Any], name: str, root: str | None = None) -> dict[st
     histogram = {split: _histogram(folder, split, entry["classes"]) for split in LISTS}
     facts = {"images_sha256": total, "histogram": histogram, "sha256": digests}
     (folder / CHECKSUMS).write_text(json.dumps(facts, indent=1) + "\n")
-    return facts
+    return f"{len(digests)} images in {entry['classes']} classes, checksum {total[:12]}"
 
 
 def _deviation(entry: dict[str, Any], folder: Path) -> str | None:
     """How the copy differs from the official sizes, or None."""
-    official = {"train": 800, "validation": 200, "train_validation": 1000, "test": entry["test_images"]}
+    official = TRAINING_IMAGES | {"test": entry["test_images"]}
     for split, wanted in official.items():
         if (n := len(_rows(folder, split, entry["classes"]))) != wanted:
             return f"{LISTS[split]} has {n} images, officially {wanted}"

@@ -132,7 +132,7 @@ def _break(kind: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "extra", "expected"),
     [
-        ("no folder", (), ("data.root has no folder 'kitti'", "make fetch TASK=vtab1k")),
+        ("no folder", (), ("data.root has no folder 'kitti'", "vtab-1k.zip", "make fetch TASK=vtab1k")),
         ("no list", (), ("kitti", "has no test.txt")),
         ("missing image", (), ("kitti/train800.txt line 4", "images/train/000003.png", "not there")),
         ("no image", (), ("kitti/images/test/000002.png", "cannot be decoded")),

@@ -8,7 +8,8 @@ from huggingface_hub import constants
 
 from eva_bench import fetch
 from eva_bench.errors import UserError
-from tasks import sources
+from tasks import sources, vtab_archive
+from tasks.pocket import vtab1k
 
 
 def test_a_task_at_a_scale_names_its_data_and_model():
@@ -71,3 +72,30 @@ def test_a_complete_data_set_is_not_fetched_again(mirror, tmp_path):
     assert mirror == [("meta-math/MetaMathQA", "MetaMathQA-395K.json", sources.entry("meta-math/MetaMathQA")["revision"])]
     complete = json.loads((tmp_path / "meta-math/MetaMathQA/.complete.json").read_text())
     assert complete["revision"] == sources.entry("meta-math/MetaMathQA")["revision"]
+
+
+def test_an_archive_that_no_hub_has_is_verified_without_network(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(vtab_archive, "archive_root", lambda: tmp_path)
+    assert fetch.main(["data=vtab1k/kitti"]) == 2
+    assert "unpack vtab-1k.zip there" in capsys.readouterr().err
+
+    sizes = {"train": 8, "validation": 4, "test": 12}
+    vtab1k.write(tmp_path, "kitti", sizes)
+    assert fetch.main(["data=vtab1k/kitti"]) == 2
+    assert "train800.txt has 8 images, officially 800" in capsys.readouterr().err
+
+    monkeypatch.setattr(vtab_archive, "TRAINING_IMAGES", {"train": 8, "validation": 4, "train_validation": 12})
+    monkeypatch.setitem(sources.entry("vtab1k/kitti"), "test_images", 12)
+    assert fetch.main(["data=vtab1k/kitti"]) == 0
+    assert "vtab1k/kitti: 24 images in 4 classes" in capsys.readouterr().out
+    known = json.loads((tmp_path / "kitti" / vtab_archive.CHECKSUMS).read_text())
+    assert sum(known["histogram"]["train_validation"].values()) == 12
+    (tmp_path / "kitti/images/test/000001.png").write_bytes(b"broken")
+    assert fetch.main(["data=vtab1k/kitti"]) == 2
+    assert "'000001.png' cannot be decoded" in capsys.readouterr().err
+
+
+def test_a_group_of_tasks_names_all_its_data_and_one_model():
+    datasets, models = fetch.needs(task="vtab1k", scale="paper")
+    assert len(datasets) == 19 and models == ["dinov2_g14"]
