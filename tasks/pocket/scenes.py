@@ -20,7 +20,7 @@ PIXELS = 32
 OVERSAMPLING = 4
 
 Colour = tuple[float, float, float]  # red, green, blue, 0-1
-Outline = tuple[tuple[float, float], ...]  # points within the unit circle
+Outline = tuple[tuple[float, float], ...]  # points between -1 and 1
 
 
 def regular(corners: int, inner: float | None = None) -> Outline:
@@ -50,7 +50,7 @@ def stretched(outline: Outline, factor: float) -> Outline:
 def _heart() -> Outline:
     turns = [2 * math.pi * i / 24 for i in range(24)]
     height = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in turns]
-    return tuple((math.sin(t) ** 3, -h / 16) for t, h in zip(turns, height, strict=True))
+    return tuple((math.sin(t) ** 3, -h / 17) for t, h in zip(turns, height, strict=True))
 
 
 def _moon() -> Outline:
