@@ -71,12 +71,21 @@ class Method:
         """A term added to the loss once per optimiser step, or None."""
         return None
 
-    def parameter_groups(self, adapter: Adapter, lr: float, weight_decay: float) -> list[dict]:
-        """Optimiser groups; biases, norms and other one-dimensional parameters do not decay."""
-        groups: dict[float, list[nn.Parameter]] = {}
+    def parameter_groups(
+        self, adapter: Adapter, lr: float, weight_decay: float, lr_ratio: float | None = None
+    ) -> list[dict]:
+        """Optimiser groups; biases, norms and other one-dimensional parameters do not decay.
+
+        Args:
+            lr_ratio: learning rate of every B over that of all else (LoRA+, arXiv:2402.12354); None means 1.
+        """
+        factors_B = {id(layer.B) for layer in adapter.layers.values()}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in adapter.trained().values():
-            groups.setdefault(weight_decay if parameter.ndim > 1 else 0.0, []).append(parameter)
-        return [{"params": params, "lr": lr, "weight_decay": decay} for decay, params in groups.items()]
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            rate = lr * (lr_ratio or 1.0) if id(parameter) in factors_B else lr
+            groups.setdefault((rate, decay), []).append(parameter)
+        return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
     def export(self, adapter: Adapter) -> dict[str, Factors]:
         """Per layer, the LoRA factors that turn the *original* model into the trained one."""

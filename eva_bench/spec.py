@@ -80,6 +80,7 @@ class CalibrationConfig:
 @dataclass
 class TrainConfig:
     lr: float = MISSING
+    lr_ratio: float | None = None  # LoRA+: learning rate of B over that of A
     steps: int | None = None  # optimiser steps; overrides epochs
     epochs: float | None = None
     batch_size: int = MISSING  # examples of one optimiser step, over all processes
@@ -313,7 +314,7 @@ CHOICES = {
     "model.kind": ("language", "classifier", "vision", "decision"),
     "tracking.mode": ("auto", "online", "offline", "off"),
 }
-POSITIVE = ("train.lr", "train.batch_size", "train.micro_batch_size", "data.max_length", "adapter.rank",
+POSITIVE = ("train.lr", "train.lr_ratio", "train.batch_size", "train.micro_batch_size", "data.max_length", "adapter.rank",
             "calibration.batch_size", "eval.batch_size", "eval.max_new_tokens", "eval.chunk", "threads",
             "train.steps", "train.epochs", "eval.limit")  # fmt: skip
 

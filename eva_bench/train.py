@@ -119,7 +119,7 @@ def fit(
             f"train.batch_size={train['batch_size']} is not a multiple of train.micro_batch_size="
             f"{train['micro_batch_size']} times {accelerator.num_processes} processes."
         )
-    groups = method.parameter_groups(adapter, train["lr"], train["weight_decay"])
+    groups = method.parameter_groups(adapter, train["lr"], train["weight_decay"], train.get("lr_ratio"))
     optimizer = torch.optim.AdamW(groups, lr=train["lr"], fused=True)
     peak_lrs = [group["lr"] for group in optimizer.param_groups]
     model, optimizer = accelerator.prepare(bundle.module, optimizer)

@@ -158,3 +158,16 @@ def test_scoring_after_epochs_changes_nothing_and_is_kept(task, examples, tmp_pa
     scored, result = fit(task, examples, tmp_path / "b", dropout=0.3, after_epoch=after_epoch)
     assert result.epochs == [{"step": 3, "score": 0.3}, {"step": 5, "score": 0.5}]
     assert all(torch.equal(straight[name], scored[name]) for name in straight)
+
+
+@pytest.mark.parametrize("method", ["lora", "eva_dora", "full"])
+def test_another_learning_rate_for_b_is_for_b_alone(method):
+    bundle = ModelBundle(tiny_llama(), Pads(), ("model.layers.0.self_attn.q_proj",), "language")
+    batches = [{"input_ids": torch.randint(3, 60, (8, 12), generator=torch.Generator().manual_seed(n))} for n in range(8)]
+    method = build(method_values(method), "method")
+    adapter = method.attach(bundle, batches, 0)
+    groups = method.parameter_groups(adapter, 1e-3, 0.1, lr_ratio=16)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    for name, parameter in adapter.trained().items():
+        assert rates[id(parameter)] == pytest.approx(16e-3 if name.endswith("q_proj.B") else 1e-3), name
+    assert len(rates) == len(adapter.trained())
