@@ -1,6 +1,6 @@
 """`make bench`: every figure, one after the other."""
 
-from benchmarks import core, eva_init, sweeps
+from benchmarks import control, core, eva_init, sweeps
 
 
 def main() -> None:
@@ -8,6 +8,7 @@ def main() -> None:
     core.main()
     eva_init.main()
     sweeps.main()
+    control.main()
 
 
 if __name__ == "__main__":

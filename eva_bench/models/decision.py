@@ -33,6 +33,8 @@ class DecisionConfig:
         context: time steps of a window.
         max_steps: of an episode.
         reward_scale: rewards and returns are divided by it.
+        sees_actions: whether past actions enter as they are or as zeros. Trained on few demonstrations, a model that sees
+            them repeats them instead of looking at the state (de Haan et al., arXiv:1905.11979).
     """
 
     layers: int
@@ -44,6 +46,7 @@ class DecisionConfig:
     action_size: int = 4
     max_steps: int = 1000
     reward_scale: float = 200.0
+    sees_actions: bool = True
 
 
 class DecisionTransformer(nn.Module):
@@ -95,6 +98,8 @@ class DecisionTransformer(nn.Module):
         """
         n, t = steps.shape
         states = (states - self.state_mean) / self.state_scale
+        if not self.config.sees_actions:
+            actions = torch.zeros_like(actions)
         embedded = (
             self.embed_state(states),
             self.embed_return(returns[..., None]),

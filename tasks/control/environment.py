@@ -48,7 +48,8 @@ class Environment:
     def __init__(self, name: str, picture: int | None = None):
         if name not in task_names():
             raise UserError(f"Meta-World has no task '{name}'.{did_you_mean(name, task_names())}")
-        options = {"render_mode": "rgb_array", "width": picture, "height": picture} if picture else {}
+        view = {"render_mode": "rgb_array", "camera_name": "corner2"}
+        options = view | {"width": picture, "height": picture} if picture else {}
         try:
             env = _seeded_class(name)(reward_function_version=REWARD_VERSION, **options)
         except Exception as error:
@@ -72,7 +73,11 @@ class Environment:
 
     def frame(self) -> np.ndarray:
         """A picture of the scene, (height, width, 3) bytes."""
-        return self.env.render()
+        return self.env.render()[::-1]  # Meta-World's corner cameras stand on their heads
+
+    def close(self) -> None:
+        """Give the renderer back."""
+        self.env.close()
 
 
 def _metaworld():

@@ -35,7 +35,9 @@ def demonstrate(environment: Environment, act: Policy, seed: int, noise: float =
     """One episode of an expert.
 
     Args:
-        noise: standard deviation of Gaussian noise on the three position components of each action, before clipping.
+        noise: standard deviation of a Gaussian disturbance of the three position components of each action. It acts on
+            what is done, not on what is recorded: the actions are the ones the expert wants, also in states that it
+            would not reach by itself (Laskey et al., arXiv:1703.09327).
 
     Returns:
         observations (200, 39), actions (200, 4) and rewards (200,) in float32; success at the last step and at any;
@@ -45,14 +47,13 @@ def demonstrate(environment: Environment, act: Policy, seed: int, noise: float =
     observation, success = environment.reset(seed), False
     observations, actions, rewards, successes = [], [], [], []
     for _ in range(STEPS):
-        action = np.array(act(observation), dtype=np.float32)
+        action = np.clip(np.array(act(observation), dtype=np.float32), -1, 1)
         if success:
             action[:3] = 0.0  # hold still, the gripper as it is
-        action[:3] += noise * generator.standard_normal(3)
-        action = np.clip(action, -1, 1)
         observations.append(observation)
-        observation, reward, success = environment.step(action)
         actions.append(action)
+        disturbance = np.append(noise * generator.standard_normal(3), 0.0)
+        observation, reward, success = environment.step(action + disturbance)
         rewards.append(reward)
         successes.append(success)
     return {

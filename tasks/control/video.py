@@ -28,19 +28,21 @@ def record(name: str, seed: int, player, file: Path) -> str | None:
 
         def step(self, actions):
             if len(frames) * EVERY <= player.step:
-                frames.append(Image.fromarray(self.environments[0].frame()[::-1]))  # Meta-World's cameras stand on their heads
+                frames.append(Image.fromarray(self.environments[0].frame()))
             return super().step(actions)
 
     os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco renders for the first time
     try:
         with torch.inference_mode():
-            play(Filmed(), [seed], player.act, player.observe)
+            filmed = Filmed()
+            play(filmed, [seed], player.act, player.observe)
+            filmed.environments[0].close()
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # its text can be unreadable: some of OpenGL's errors cannot be printed
         return (
-            f"rendering with MUJOCO_GL={os.environ['MUJOCO_GL']} failed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
-            "software rendering needs libEGL and Mesa (Debian: libegl1 libgl1-mesa-dri) or MUJOCO_GL=osmesa with libosmesa6."
+            f"rendering with MUJOCO_GL={os.environ['MUJOCO_GL']} failed ({type(error).__name__}); software rendering needs "
+            "libEGL and Mesa (Debian: libegl1 libgl1-mesa-dri), or MUJOCO_GL=osmesa and libosmesa6."
         )
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
     return None

@@ -1,7 +1,7 @@
 """Demonstrations of scripted experts: the pocket stand-in for the paper's replay data, and the episodes to be scored on.
 
-A training row is an episode of an expert whose actions carry noise; how much differs from episode to episode, so that
-returns vary. A validation or test row is an episode to be played, with what the noiseless expert does in it. Every
+A training row is an episode of an expert that is disturbed; how much differs from episode to episode, so that returns
+vary. A validation or test row is an episode to be played, with what the noiseless expert does in it. Every
 episode has a seed of its own, from which start, goal and noise follow.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from tasks.control.environment import Environment, versions
 from tasks.control.experts import demonstrate, policy
 
-VERSION = 1
+VERSION = 2
 SIZES = {"train": 40, "validation": 20, "test": 30}  # episodes
 NOISE = 0.4  # the largest standard deviation; that of an episode is uniform between 0 and this one
 FOLDER = Path(__file__).resolve().parents[2] / "runs" / "cache" / "demonstrations"

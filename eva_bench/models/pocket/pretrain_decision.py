@@ -33,8 +33,8 @@ SEED = 0
 SEEN = 40  # tasks
 # Paper: EVA, arXiv:2410.07170v5, section 4.5 and appendix E. The others are ours.
 SIZES = {
-    "pocket": DecisionConfig(layers=3, heads=4, width=96, context=4, dropout=0.0, max_steps=200),
-    "lite": DecisionConfig(layers=4, heads=8, width=256, context=10, dropout=0.1, max_steps=200),
+    "pocket": DecisionConfig(layers=3, heads=4, width=96, context=4, dropout=0.0, max_steps=200, sees_actions=False),
+    "lite": DecisionConfig(layers=4, heads=8, width=256, context=10, dropout=0.1, max_steps=200, sees_actions=False),
     "paper": DecisionConfig(layers=4, heads=8, width=512, context=50, dropout=0.2),
 }
 
