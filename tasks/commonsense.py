@@ -119,7 +119,7 @@ class Commonsense(LanguageTask):
         return choose(bundle, docs, evaluation, samples_file, progress)
 
     def score(self, samples):
-        """Accuracy and chance per set and their means over the sets; loss per right label; prompts cut to the context."""
+        """Accuracy and chance per set and their means over the sets; loss per right label; share of prompts cut to the context."""
         sets: dict[str, list[dict]] = {}
         for sample in samples:
             sets.setdefault(sample["harness"].removeprefix("commonsense_"), []).append(sample)
@@ -134,7 +134,7 @@ class Commonsense(LanguageTask):
             "mean": mean(scores.values()),
             "mean_chance": mean(chances.values()),
             "reference_loss": loss,
-            "truncated": sum(s["truncated"] for s in samples),
+            "truncated": mean(s["truncated"] for s in samples),
         }
 
 
