@@ -237,7 +237,7 @@ def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, tit
 def _best_epoch(epochs: list[dict[str, float]], primary: str) -> dict[str, float]:
     """`best/<metric>` of the epoch with the best primary metric: the first of equals."""
     best = max(epochs, key=lambda metrics: metrics[primary])
-    return {f"best/{name}": value for name, value in best.items()}
+    return {f"best/{name}": value for name, value in best.items() if name != "samples"}
 
 
 def _initialise(run: Run, bundle: ModelBundle, data) -> Adapter:

@@ -8,6 +8,9 @@ from eva_bench.record import Record
 from eva_bench.spec import RunSpec
 
 
+COUNTS = ("samples", "step", "truncated", "dropped")  # metrics that are no fraction
+
+
 def introduction(spec: RunSpec) -> str:
     """Which scale, model and data this run uses, and how to run the real thing."""
     v = spec.values
@@ -66,4 +69,7 @@ def _metric_lines(record: Record) -> list[tuple[str, str]]:
 def _number(name: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.3f}" if "loss" in name else f"{100 * value:.1f} %"
+    kind = name.rpartition("/")[2]
+    if kind in COUNTS:
+        return f"{value:.0f}"
+    return f"{value:.3f}" if "loss" in kind or kind in ("return", "mse") else f"{100 * value:.1f} %"
