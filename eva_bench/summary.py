@@ -8,7 +8,7 @@ from eva_bench.record import Record
 from eva_bench.spec import RunSpec
 
 
-COUNTS = ("samples", "step", "truncated", "dropped")  # metrics that are no fraction
+COUNTS = ("samples", "step")  # metrics that are no fraction
 
 
 def introduction(spec: RunSpec) -> str:
@@ -72,4 +72,4 @@ def _number(name: str, value: float | None) -> str:
     kind = name.rpartition("/")[2]
     if kind in COUNTS:
         return f"{value:.0f}"
-    return f"{value:.3f}" if "loss" in kind or kind in ("return", "mse") else f"{100 * value:.1f} %"
+    return f"{value:.3f}" if "loss" in kind or kind.endswith("return") else f"{100 * value:.1f} %"
