@@ -126,6 +126,8 @@ def test_an_average_is_taken_over_tasks_then_seeds_and_says_what_it_covers():
     assert marks(built, "Average (2 tasks)") == {"lora": "best"}  # an average that lacks a task is none of the candidates
     assert marks(built, "CoLA")["eva"] == "best"
     assert row(built, "untrained")["Average (2 tasks)"] == "10.0"
+    more = row(table([*records, glue("lora", 2, "cola", 0.0)], TWO_TASKS), "lora")
+    assert more["Average (2 tasks)"] == "67.5 ± 10.6 (n=2)" and more["seeds"] == "2 to 3"  # seed 2 lacks a task
 
 
 def test_published_numbers_of_several_tasks_get_lines_of_their_own():
