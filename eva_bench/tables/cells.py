@@ -95,6 +95,7 @@ class Selection:
     cells: dict[tuple[str, str], list[Record]] = field(default_factory=dict)  # (row, task) -> records sorted by seed
     aside: int = 0
     failed: list[Record] = field(default_factory=list)
+    _scores: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)  # asked for again and again
 
     @cached_property
     def used(self) -> list[Record]:
@@ -112,8 +113,11 @@ class Selection:
         return [record for task in self.table.tasks for record in self.cells.get((row.title, task), [])]
 
     def scores(self, row: Row, column: Column) -> dict[int, float]:
-        """Seed -> value. Raises UserError for a metric that no record of the task has."""
-        found = {}
+        """Seed -> value, of the records that have the metric or fact."""
+        key = row.title, column.title
+        if key in self._scores:
+            return self._scores[key]
+        found = self._scores[key] = {}
         for record in self.cells.get((row.title, column.task), []):
             value = FACTS[column.fact](record) if column.fact else record.metrics.get(self.metric(column, record))
             if value is not None:

@@ -54,6 +54,8 @@ def test_differences_pair_what_has_task_and_seed_in_common():
 def test_paired_p_by_hand():
     # differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), t = 3.4641 with 2 degrees of freedom: p = 0.0742
     assert statistics.paired_p({"a": {0: 1.0, 1: 2.0, 2: 3.0}}) == pytest.approx(0.07418, abs=1e-5)
+    x = np.random.default_rng(2).normal(0.1, 1, 24)
+    assert statistics.paired_p({"a": dict(enumerate(x[:9])), "b": dict(enumerate(x[9:]))}) == pytest.approx(stats.ttest_1samp(x, 0).pvalue)
     assert statistics.paired_p({"a": {0: 0.0, 1: 0.0}}) == 1.0 and statistics.paired_p({"a": {0: 0.1, 1: 0.1}}) == 0.0
     assert statistics.paired_p({"a": {0: 1.0}}) is None
 
