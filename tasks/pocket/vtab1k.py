@@ -64,7 +64,7 @@ def _scans(split: str) -> list[tuple[np.ndarray, int]]:
 
 def _digit(scan: np.ndarray, label: int, rng: np.random.Generator) -> dict:
     """A house number: the digit in two colours, moved a little, with parts of others beside it."""
-    size = int(rng.integers(20, 27))
+    size = int(rng.integers(25, 31))
     ink = np.zeros((PIXELS, PIXELS), np.float32)
     left, top = (int(rng.integers(0, PIXELS - size + 1)) for _ in range(2))
     for offset, drawn in ((0, scan), (size, scan[:, ::-1]), (-size, scan[::-1])):
@@ -72,8 +72,8 @@ def _digit(scan: np.ndarray, label: int, rng: np.random.Generator) -> dict:
         a, b = max(0, left + offset), min(PIXELS, left + offset + size)
         if a < b:
             ink[top : top + size, a:b] = np.asarray(large, np.float32)[:, a - left - offset : b - left - offset] / 255
-    paper, pen = (np.float32(hue(rng.random(), rng.uniform(0.2, 0.8), v)) for v in rng.permutation([0.35, 0.95]))
-    image = paper + ink[..., None] * (pen - paper) + rng.normal(0, 0.08, (PIXELS, PIXELS, 3))
+    paper, pen = (np.float32(hue(rng.random(), rng.uniform(0.1, 0.6), v)) for v in (0.25, 0.95))
+    image = paper + ink[..., None] * (pen - paper) + rng.normal(0, 0.04, (PIXELS, PIXELS, 3))
     return {"image": np.uint8(np.clip(image * 255, 0, 255)), "label": label}
 
 

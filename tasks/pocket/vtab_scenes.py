@@ -16,7 +16,7 @@ from tasks.pocket.scenes import SHAPES, TEXTURES, Scene, Surface, Thing, grey, h
 
 OBJECTS = [name for name in SHAPES if name not in ("circle", "ellipse", "gear")]  # 17
 PATTERNS = [name for name in TEXTURES if name != "plain"]  # 9
-HEADS, EARS = ("circle", "square", "pentagon", "house", "heart"), ("triangle", "circle", "bar", "half")
+HEADS, EARS = ("circle", "square", "triangle", "house", "heart"), ("triangle", "circle")
 
 Draw = Callable[[int, np.random.Generator], Scene]
 
@@ -48,8 +48,8 @@ def _near(rng: np.random.Generator, spread: float = 0.1) -> tuple[float, float]:
 def caltech101(label: int, rng: np.random.Generator) -> Scene:
     """One large thing: 17 shapes times 6 hues."""
     shape, tint = divmod(label, 6)
-    thing = Thing(OBJECTS[shape], Surface(_tint(tint, 6, rng)), *_near(rng), rng.uniform(0.28, 0.42), rng.uniform(-0.3, 0.3))
-    return Scene(_ground(rng), [thing], 0.03)
+    thing = Thing(OBJECTS[shape], Surface(_tint(tint, 6, rng)), *_near(rng, 0.05), rng.uniform(0.36, 0.46), rng.uniform(-0.15, 0.15))
+    return Scene(Surface(grey(rng.uniform(0.1, 0.4))), [thing], 0.03)
 
 
 def cifar100(label: int, rng: np.random.Generator) -> Scene:
@@ -84,13 +84,13 @@ def oxford_flowers102(label: int, rng: np.random.Generator) -> Scene:
 
 
 def oxford_iiit_pet(label: int, rng: np.random.Generator) -> Scene:
-    """A face: five heads, four kinds of ears, dark or bright eyes (37 of these)."""
-    head, ears, eyes = list(product(HEADS, EARS, (0.1, 0.95)))[label]
+    """A face: five heads, two kinds of ears, four colours of fur (37 of these)."""
+    head, ears, colour = list(product(HEADS, EARS, range(4)))[label]
     x, y = _near(rng, 0.06)
-    fur, size = Surface(hue(rng.uniform(0, 0.15), rng.uniform(0.2, 0.7), rng.uniform(0.5, 0.9))), rng.uniform(0.26, 0.32)
+    fur, size = Surface(_tint(colour, 4, rng, 0.2)), rng.uniform(0.3, 0.36)
     drawn = [Thing(ears, fur, x + side * size * 0.8, y - size * 0.8, size * 0.55, side * 0.3) for side in (-1, 1)]
     drawn += [Thing(head, fur, x, y, size)]
-    drawn += [Thing("circle", Surface(grey(eyes)), x + side * size * 0.4, y - size * 0.05, size * 0.2) for side in (-1, 1)]
+    drawn += [Thing("circle", Surface(grey(0.05)), x + side * size * 0.4, y - size * 0.05, size * 0.2) for side in (-1, 1)]
     return Scene(_ground(rng), drawn, 0.03)
 
 
@@ -113,7 +113,7 @@ def sun397(label: int, rng: np.random.Generator) -> Scene:
 def patch_camelyon(label: int, rng: np.random.Generator) -> Scene:
     """Tissue with many round cells; is a jagged one in the middle? (There may be some further out.)"""
     things = []
-    for _ in range(rng.integers(7, 12)):
+    for _ in range(rng.integers(5, 9)):
         surface = Surface(hue(rng.uniform(0.78, 0.88), 0.5, rng.uniform(0.4, 0.6)))
         things.append(Thing("circle", surface, *rng.random(2), rng.uniform(0.06, 0.11)))
     for i in range(2):
@@ -121,7 +121,7 @@ def patch_camelyon(label: int, rng: np.random.Generator) -> Scene:
         x, y = _near(rng, 0.12) if middle else (rng.choice((0.12, 0.88)), rng.random())
         shape = "spark" if middle or rng.random() < 0.5 else "circle"
         surface = Surface(hue(rng.uniform(0.75, 0.85), 0.7, 0.35))
-        things.append(Thing(shape, surface, x, y, rng.uniform(0.12, 0.16), rng.uniform(0, 6.3)))
+        things.append(Thing(shape, surface, x, y, rng.uniform(0.2, 0.25), rng.uniform(0, 6.3)))
     return Scene(Surface(hue(0.9, 0.25, rng.uniform(0.8, 0.95))), things, 0.04)
 
 
@@ -137,14 +137,16 @@ def eurosat(label: int, rng: np.random.Generator) -> Scene:
 
 
 def resisc45(label: int, rng: np.random.Generator) -> Scene:
-    """Nine kinds of buildings, one to five of them side by side in a settlement."""
-    shape, count = OBJECTS[1 + label // 5], 1 + label % 5
-    start, colour = rng.uniform(0, 6.3), _any_colour(rng)
+    """Nine kinds of buildings (three shapes, three hues), one to five of them around a place."""
+    kind, count = divmod(label, 5)
+    shape, surface = ("square", "triangle", "spark")[kind // 3], Surface(_tint(kind % 3, 3, rng))
+    start = rng.uniform(0, 6.3)
+    count += 1
     radius = 0.0 if count == 1 else 0.28
     turns = [start + 2 * math.pi * i / count for i in range(count)]
     places = [(0.5 + radius * math.cos(t), 0.5 + radius * math.sin(t)) for t in turns]
-    size, angle = rng.uniform(0.15, 0.19), rng.uniform(-0.4, 0.4)
-    return Scene(_ground(rng), [Thing(shape, Surface(colour), x, y, size, angle) for x, y in places], 0.03)
+    size, angle = rng.uniform(0.18, 0.22), rng.uniform(-0.3, 0.3)
+    return Scene(_ground(rng), [Thing(shape, surface, x, y, size, angle) for x, y in places], 0.03)
 
 
 def diabetic_retinopathy(label: int, rng: np.random.Generator) -> Scene:
@@ -215,45 +217,47 @@ def kitti(label: int, rng: np.random.Generator) -> Scene:
     leaves = [hue(0.33, 0.7, rng.uniform(0.4, 0.7)) for _ in range(2)]
     things = [road, *(_at_distance(rng.uniform(0.5, 3), rng.choice((0.1, 0.9)), "kite", green, rng) for green in leaves)]
     if label < 3:
-        distance = 0.2 + label + rng.uniform(0, 0.8)
+        distance = 0.2 + 0.6 * (label + rng.random())
         things.append(_at_distance(distance, rng.uniform(0.4, 0.6), "house", _any_colour(rng), rng))
     ground = Surface(hue(rng.uniform(0.5, 0.6), 0.3, 0.8), "fade", hue(0.3, 0.4, 0.5), 1.0, math.pi / 2)
     return Scene(ground, things, 0.04)
 
 
-def _sprite(rng: np.random.Generator, shapes: tuple[str, ...], x: float, y: float, angle: float) -> Scene:
-    thing = Thing(str(rng.choice(shapes)), Surface(grey(1.0)), x, y, rng.uniform(0.13, 0.22), angle)
+def _sprite(rng: np.random.Generator, shapes: tuple[str, ...], x: float, y: float, size: float, angle: float) -> Scene:
+    thing = Thing(str(rng.choice(shapes)), Surface(grey(1.0)), x, y, size, angle)
     return Scene(Surface(grey(0.0)), [thing], 0.02)
 
 
 def dsprites_loc(label: int, rng: np.random.Generator) -> Scene:
     """Where from left to right: 16 columns."""
     x = 0.15 + 0.7 * (label + rng.uniform(0.1, 0.9)) / 16
-    return _sprite(rng, ("heart", "square", "ellipse"), x, rng.uniform(0.2, 0.8), rng.uniform(0, 6.3))
+    return _sprite(rng, ("heart", "square", "ellipse"), x, rng.uniform(0.2, 0.8), rng.uniform(0.13, 0.22), rng.uniform(0, 6.3))
 
 
 def dsprites_ori(label: int, rng: np.random.Generator) -> Scene:
     """How turned: 16 parts of a full turn."""
     angle = 2 * math.pi * (label + rng.uniform(0.1, 0.9)) / 16
-    return _sprite(rng, ("heart", "tee", "arrow"), *_near(rng, 0.2), angle)
+    return _sprite(rng, ("half", "arrow"), *_near(rng, 0.06), rng.uniform(0.3, 0.4), angle)
 
 
-def _toy(azimuth: float, elevation: float, rng: np.random.Generator) -> Scene:
+def _toy(shapes: tuple[str, ...], azimuth: float, elevation: float, rng: np.random.Generator) -> Scene:
     """A flat toy on a table, seen from a direction; light varies."""
     light = rng.uniform(0.5, 1)
-    shape = str(rng.choice(("el", "tee", "arrow", "house", "fish")))
+    shape = str(rng.choice(shapes))
     thing = Thing(shape, Surface(grey(light)), *_near(rng, 0.05), rng.uniform(0.34, 0.42), azimuth, math.sin(elevation))
     return Scene(Surface(grey(light * 0.4)), [thing], 0.03)
 
 
 def smallnorb_azi(label: int, rng: np.random.Generator) -> Scene:
     """From where around it a toy is seen: 18 steps."""
-    return _toy(2 * math.pi * (label + rng.uniform(0.1, 0.9)) / 18, math.radians(rng.uniform(35, 75)), rng)
+    turn = 2 * math.pi * (label + rng.uniform(0.1, 0.9)) / 18
+    return _toy(("half", "el"), turn, math.radians(rng.uniform(50, 80)), rng)
 
 
 def smallnorb_ele(label: int, rng: np.random.Generator) -> Scene:
-    """From how high up a toy is seen: nine steps of 30 to 75 degrees."""
-    return _toy(rng.uniform(0, 6.3), math.radians(25 + 6 * (label + rng.uniform(0.1, 0.9))), rng)
+    """From how high up a toy is seen: nine steps of 15 to 78 degrees."""
+    elevation = math.radians(15 + 7 * (label + rng.uniform(0.1, 0.9)))
+    return _toy(("gear", "pentagon", "star"), rng.uniform(0, 6.3), elevation, rng)
 
 
 # How many classes occur, and what is drawn; `svhn` shows scanned digits and is not among them.
