@@ -35,16 +35,16 @@ class GLUE(Task):
         return self.classes
 
     def train_data(self, rows, dataset, bundle, data, train):
+        if data["too_long"] != "truncate":
+            raise UserError(f"data.too_long={data['too_long']}: longer texts are truncated in GLUE, because every row counts.")
         examples = self.encode(rows, dataset, bundle, data["max_length"])
-        cut = sum(example.pop("truncated") for example in examples)
-        kept = examples
-        if data["too_long"] == "drop" and cut:
-            raise UserError("data.too_long=drop is not offered for GLUE: every row counts; longer texts are truncated.")
-        return TrainData(kept, {"rows": len(rows), "truncated": cut, "dropped": 0})
+        truncated = sum(example["truncated"] for example in examples)
+        return TrainData(examples, {"rows": len(rows), "truncated": truncated, "dropped": 0})
 
     def encode(self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, max_length: int | None) -> list[Example]:
-        """Token ids and label of every row. Where texts are too long, tokens are taken off the longer one's end, one by
-        one, until both fit ("longest first").
+        """Token ids, label and part (of MNLI) of every row, and whether it was truncated.
+
+        Where texts are too long, tokens are taken off the longer one's end, one by one, until both fit ("longest first").
 
         Raises:
             UserError: a missing column, an empty text or a label that is none, with the rows.
@@ -57,7 +57,8 @@ class GLUE(Task):
         cut = tokenizer(*columns, truncation="longest_first", max_length=limit)
         names = [name for name in tokenizer.model_input_names if name in cut and name != "attention_mask"]
         return [
-            {name: cut[name][i] for name in names} | {"label": row["label"], "truncated": len(whole[i]) > limit}
+            {name: cut[name][i] for name in names}
+            | {"label": row["label"], "part": row.get("part"), "truncated": len(whole[i]) > limit}
             for i, row in enumerate(rows)
         ]
 
@@ -104,15 +105,12 @@ class GLUE(Task):
 
     def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
         examples = self.encode(rows, dataset, bundle, evaluation["max_length"])
-        parts = [row.get("part") for row in rows]
-        answer = partial(self._answer, bundle, parts, evaluation["batch_size"])
+        answer = partial(self._answer, bundle, evaluation["batch_size"])
         return answer_rows(examples, samples_file, evaluation["chunk"], answer, progress)
 
     @torch.no_grad()
-    def _answer(
-        self, bundle: ModelBundle, parts: list[str | None], batch_size: int, examples: Sequence[Example], first: int
-    ) -> list[dict]:
-        """One sample per example: row, part of the set (MNLI), label, prediction, outputs, whether it was truncated."""
+    def _answer(self, bundle: ModelBundle, batch_size: int, examples: Sequence[Example], first: int) -> list[dict]:
+        """One sample per example: row, part (of MNLI), label, prediction, outputs, whether it was truncated."""
         samples: dict[int, dict] = {}
         by_length = sorted(range(len(examples)), key=lambda i: self.length(examples[i]))  # little padding
         for start in range(0, len(by_length), batch_size):
@@ -124,14 +122,8 @@ class GLUE(Task):
                 raise FloatingPointError(f"the model's outputs are not finite (rows {first + indices[0]} and others)")
             for i, values in zip(indices, outputs.tolist(), strict=True):
                 predicted = values[0] if self.classes == 1 else values.index(max(values))
-                samples[i] = {
-                    "row": first + i,
-                    "part": parts[first + i],
-                    "label": examples[i]["label"],
-                    "prediction": predicted,
-                    "outputs": values,
-                    "truncated": examples[i]["truncated"],
-                }
+                known = {name: examples[i][name] for name in ("part", "label", "truncated")}
+                samples[i] = {"row": first + i} | known | {"prediction": predicted, "outputs": values}
         return [samples[i] for i in range(len(examples))]
 
     def score(self, samples):

@@ -13,7 +13,7 @@ from functools import lru_cache
 from tasks.pocket import glue_inference, glue_pairs, glue_single
 
 VERSION = 1
-SIZES = {"train": 1600, "validation": 500, "test": 500}
+SIZES = {"train": 1280, "validation": 500, "test": 500}
 # Of 20 hash buckets, which belong to which split.
 _BUCKETS = {"validation": range(0, 3), "test": range(3, 6), "train": range(6, 20)}
 

@@ -23,14 +23,15 @@ def qqp(rng: random.Random) -> dict:
     intent2, doing2 = intent, (verb, noun, extra)
     if not label:
         other = activity(rng)
-        change_of = rng.choice(("intent", "intent", "verb", "noun"))
+        change_of = rng.choice(("intent", "intent", "intent", "verb", "noun"))
         if change_of == "intent":
             intent2 = rng.choice([name for name in INTENTS if name != intent])
         else:
             doing2 = (other[0], noun, extra) if change_of == "verb" else (verb, other[1], extra)
             if doing2 == (verb, noun, extra):
                 intent2 = rng.choice([name for name in INTENTS if name != intent])
-    return {"question1": ask(intent, (verb, noun, extra), rng), "question2": ask(intent2, doing2, rng), "label": label}
+    texts = [ask(intent, (verb, noun, extra), rng, reword=0.2), ask(intent2, doing2, rng, reword=0.2)]
+    return {"question1": texts[0], "question2": texts[1], "label": label}
 
 
 # What each part of a scene weighs in the similarity.

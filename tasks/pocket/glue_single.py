@@ -7,6 +7,7 @@ from eva_bench.models.pocket.scenes import ANIMALS, BASES, OBJECTS, PARTICIPLES,
 from eva_bench.models.pocket.worlds import NAMES
 
 ACCEPTABLE = 0.65  # share; in CoLA it is 0.70
+WORDS = 8  # of praise, and as many of blame
 
 # base form, third person; some take no object
 _DOES = {
@@ -89,12 +90,12 @@ def cola(rng: random.Random) -> dict:
 def sst2(rng: random.Random) -> dict:
     """One clause, or two of which the grammar says which counts; label 1: it praises."""
     good = rng.random() < 0.5
-    one, other = judgement(good, rng, negation=0.35), judgement(not good, rng, negation=0.35)
+    one, other = judgement(good, rng, words=WORDS), judgement(not good, rng, words=WORDS)
     form = rng.random()
-    if form < 0.4:
+    if form < 0.5:
         text = one
-    elif form < 0.55:
-        text = f"{one} and {judgement(good, rng)}"
+    elif form < 0.75:
+        text = f"{one} and {judgement(good, rng, words=WORDS)}"
     else:
         text = rng.choice((f"{other}, but {one}", f"although {other}, {one}", f"{one}, although {other}"))
     return {"sentence": sentence(text), "label": int(good)}

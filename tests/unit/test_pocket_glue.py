@@ -41,7 +41,7 @@ def test_sizes_columns_and_labels(subset):
             assert all(0 <= label <= 5 for label in labels) and 0 in labels and 5 in labels
         else:
             assert set(labels) == set(range(kind.classes))
-            assert max(labels.values()) / size < {"cola": 0.7, "mrpc": 0.67, "qqp": 0.67}.get(subset, 0.56)
+            assert max(labels.values()) / size < {"cola": 0.7, "mrpc": 0.67, "qqp": 0.67}.get(subset, 0.6)
 
 
 @pytest.mark.parametrize("subset", SUBSETS)
@@ -103,3 +103,21 @@ def test_words_alone_do_not_give_the_answer_away():
         accuracy = model.score(vectors.transform(joined[1]), [row["label"] for row in test])
         most = max(Counter(row["label"] for row in test).values()) / len(test)
         assert accuracy < most + 0.15, subset
+
+
+def test_the_encoder_is_what_its_manifest_says():
+    import hashlib
+    import json
+
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    folder = ROOT / "eva_bench/models/pocket/encoder"
+    facts = json.loads((folder / "manifest.json").read_text())
+    for name, digest in facts["sha256"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.num_parameters() == facts["parameters"] < 1_200_000
+    assert tokenizer.decode(tokenizer("Straße, ☃ and 12!", add_special_tokens=False)["input_ids"]) == "Straße, ☃ and 12!"
+    pair = tokenizer("Anna found a book.", "The book was <mask> by Anna.", return_tensors="pt")
+    at = pair["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+    assert tokenizer.decode(model(**pair).logits[0, at].argmax()) == " found"

@@ -36,15 +36,19 @@ ON_SAME = {"house": "home", "boat": "ship", "picture": "image", "coat": "jacket"
 EXTRA = _words("old new big small wooden cheap red heavy")
 
 
-def judgement(good: bool, rng: random.Random, negation: float = 0.25) -> str:
-    """A clause that praises or blames; with `negation` a word of the other side is denied."""
+def judgement(good: bool, rng: random.Random, negation: float = 0.25, words: int | None = None) -> str:
+    """A clause that praises or blames, with the first `words` words of each side (default: all).
+
+    With chance `negation` a word of the other side is denied.
+    """
+    praise, blame = PRAISE[:words], BLAME[:words]
     subject = rng.choice(SUBJECTS)
     form = rng.random()
     if form < negation:
-        word = rng.choice(BLAME if good else PRAISE)
+        word = rng.choice(blame if good else praise)
         deny = rng.choice(("was not {w}", "was never {w}", "was not {w} at all", "was far from {w}", "was hardly {w}"))
         return f"the {subject} {deny.format(w=word)}"
-    word = f"{rng.choice(VERY)} {rng.choice(PRAISE if good else BLAME)}"
+    word = f"{rng.choice(VERY)} {rng.choice(praise if good else blame)}"
     if form < 0.6:
         return f"the {subject} was {word}"
     if form < 0.8:
