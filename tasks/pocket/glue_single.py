@@ -16,6 +16,7 @@ _DOES = {
 }  # fmt: skip
 _ALONE = {"sleep": "sleeps", "laugh": "laughs", "wait": "waits", "run": "runs", "sing": "sings", "cry": "cries"}
 _REFLEXIVE = {"boy": "himself", "girl": "herself", "man": "himself", "woman": "herself", "king": "himself", "aunt": "herself"}
+_COUNTED = [noun for noun in OBJECTS if noun not in ("bread", "cheese", "soup")]  # "found cold soup" needs no article
 _PLURALS = {noun: f"{noun}s" for noun in (*PEOPLE, *ANIMALS, *OBJECTS) if noun[-1] not in "sexhyd" and noun != "mouse"}
 del _PLURALS["man"], _PLURALS["woman"]
 
@@ -44,15 +45,15 @@ def _perfect(rng: random.Random, wrong: bool) -> list[str]:
     """After `has` comes the participle, after `did` the base form, after `will` the base form, alone the past."""
     past = rng.choice([past for past, participle in PARTICIPLES.items() if past != participle])
     forms = {"": past, "has": PARTICIPLES[past], "did not": BASES[past], "will": BASES[past]}
-    helper = rng.choice(list(forms))
-    form = rng.choice([f for h, f in forms.items() if f != forms[helper] and (helper or h != "did not")]) if wrong else forms[helper]
-    return [rng.choice(NAMES), *helper.split(), form, "the", rng.choice(OBJECTS), *_end(rng)]
+    auxiliary = rng.choice(list(forms))
+    others = [form for other, form in forms.items() if form != forms[auxiliary] and (auxiliary or other != "did not")]
+    form = rng.choice(others) if wrong else forms[auxiliary]
+    return [rng.choice(NAMES), *auxiliary.split(), form, "the", rng.choice(OBJECTS), *_end(rng)]
 
 
 def _order(rng: random.Random, wrong: bool) -> list[str]:
     """Article, adjective, noun, in this order and each once."""
-    noun = [rng.choice(("the", "a")), rng.choice([w for w in TRAITS[False] if w[0] not in "aeiou"]), rng.choice(OBJECTS)]
-    noun[0] = noun[0] if noun[1][0] not in "aeiou" else "the"
+    noun = [rng.choice(("the", "a")), rng.choice([w for w in TRAITS[False] if w[0] not in "aeiou"]), rng.choice(_COUNTED)]
     if wrong:
         noun = rng.choice(([noun[0], noun[2], noun[1]], [noun[1], noun[0], noun[2]], noun[1:], ["the", "a", *noun[1:]]))
     past = rng.choice(list(PARTICIPLES))
@@ -69,7 +70,7 @@ def _reflexive(rng: random.Random, wrong: bool) -> list[str]:
 
 
 def _asked(rng: random.Random, wrong: bool) -> list[str]:
-    """A question moves one thing to the front; it does not stand at its old place, too, and the helper comes second."""
+    """A question moves one thing to the front; it does not stand at its old place, too, and the auxiliary comes second."""
     name, base, noun = rng.choice(NAMES), rng.choice(list(_DOES)), rng.choice(OBJECTS)
     good = ["what", "did", name, base, *_end(rng), "?"]
     bad = rng.choice((["what", "did", name, base, "the", noun, "?"], ["what", name, "did", base, "?"], ["what", "did", base, name, "?"]))
