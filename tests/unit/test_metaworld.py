@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from eva_bench.errors import UserError
+from eva_bench.method import target_layers
 from eva_bench.models import decision
+from eva_bench.models.pocket.pretrain_decision import FOLDER, SIZES
 from eva_bench.pipeline import build
+from eva_bench.provenance import sha256_of
+from eva_bench.spec import CONF, compose_spec
 from tasks import npz
 from tasks.control.environment import CW10, Environment, task_names
 from tasks.control.experts import demonstrate, policy
@@ -247,3 +253,25 @@ def test_empty_and_overlong_trajectories_are_refused_by_row():
         check_trajectories(rows, "d", 200)
     with pytest.raises(UserError, match="more than the model's 10 steps: rows 0"):
         check_trajectories(rows[:1], "d", 10)
+
+
+def test_the_committed_weights_are_those_of_the_manifest():
+    facts = json.loads((FOLDER / "manifest.json").read_text())
+    for name, checksum in facts["sha256"].items():
+        assert sha256_of(FOLDER / name) == checksum
+    assert facts["parameters"] <= 2e6 and facts["data_version"] == generator.VERSION
+    assert len(facts["success_by_task"]) == 40 and not set(CW10) & set(facts["success_by_task"])
+    assert decision._config(FOLDER) == SIZES["pocket"]
+
+
+def test_every_task_has_its_yaml_and_its_data():
+    names = {path.stem for path in (CONF / "task" / "metaworld").glob("*.yaml")}
+    assert names == set(CW10)
+    for name in names:
+        spec = compose_spec(["method=eva", f"task=metaworld/{name}"])
+        assert spec["identity"]["data"] == {"name": f"pocket/metaworld/{name}", "sha256": generator.fingerprint(name)}
+
+
+def test_a_rank_beyond_the_action_head_is_refused_by_name(bundle):
+    with pytest.raises(UserError, match="rank 8 is larger than layer 'action_head'"):
+        target_layers(bundle, 8)
