@@ -1,6 +1,6 @@
 """`make bench`: every figure, one after the other."""
 
-from benchmarks import control, core, eva_init, sweeps
+from benchmarks import control, core, eva_init, report, sweeps, vision
 
 
 def main() -> None:
@@ -8,7 +8,9 @@ def main() -> None:
     core.main()
     eva_init.main()
     sweeps.main()
+    vision.main()
     control.main()
+    report.main()
 
 
 if __name__ == "__main__":
