@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup run test lint bench fetch tables figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
+.PHONY: help setup run test lint bench benchmark fetch tables figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,8 +47,13 @@ check-tables: tables  ## Fail if the committed tables are not what the records g
 bench: $(READY)  ## Speed and memory figures: results/bench (quiet machine, some minutes)
 	$(PY) -m benchmarks.main $(ARGS)
 
-pretrain: $(READY)  ## Make the pocket models again (minutes)
-	$(PY) -m eva_bench.models.pocket.pretrain_language $(ARGS)
+benchmark: $(READY)  ## The whole pocket benchmark in two processes, then tables, figures and report (hours; continues where it stopped)
+	$(PY) run.py suite=benchmark hydra/launcher=local hydra.launcher.processes=2 tracking=off $(ARGS)
+	$(MAKE) tables figures report
+
+pretrain: $(READY)  ## Make the pocket models again (an hour), or one of them: make pretrain MODEL=vision
+	@for model in language exam encoder vision decision; do \
+		if [ -z "$(MODEL)" ] || [ "$(MODEL)" = $$model ]; then $(PY) -m eva_bench.models.pocket.pretrain_$$model $(ARGS) || exit; fi; done
 
 select: $(READY)  ## Choose learning rates from stage=tune records: make select ARGS="scale=pocket family=math"
 	$(PY) -m eva_bench.select $(ARGS)
