@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -212,13 +213,14 @@ def dmlab(label: int, rng: np.random.Generator) -> Scene:
 
 
 def kitti(label: int, rng: np.random.Generator) -> Scene:
-    """A road with a car near, further or far, or without one; there may be trees."""
+    """A road with a car or van near, further or far, or without one, and trees."""
     road = Thing("triangle", Surface(grey(rng.uniform(0.25, 0.4))), 0.5, 0.9, 0.6)
     leaves = [hue(0.33, 0.7, rng.uniform(0.4, 0.7)) for _ in range(2)]
     things = [road, *(_at_distance(rng.uniform(0.5, 3), rng.choice((0.1, 0.9)), "kite", green, rng) for green in leaves)]
     if label < 3:
-        distance = 0.2 + 0.6 * (label + rng.random())
-        things.append(_at_distance(distance, rng.uniform(0.4, 0.6), "house", _any_colour(rng), rng))
+        distance = 0.2 + 0.35 * (label + rng.random())
+        car = _at_distance(distance, rng.uniform(0.4, 0.6), "house", _any_colour(rng), rng)
+        things.append(replace(car, size=car.size * rng.uniform(0.7, 1.3), y=car.y + rng.uniform(-0.06, 0.06)))
     ground = Surface(hue(rng.uniform(0.5, 0.6), 0.3, 0.8), "fade", hue(0.3, 0.4, 0.5), 1.0, math.pi / 2)
     return Scene(ground, things, 0.04)
 

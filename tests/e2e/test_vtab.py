@@ -53,7 +53,7 @@ def test_real_photographs_are_learnt(method, real_data, tmp_path, tmp_path_facto
     runs = tmp_path_factory.getbasetemp() / "photographs"  # shared: the head before training is scored once
     spec = compose_spec(
         [f"method={method}", "task=vtab1k/caltech101", f"data.root={real_data / 'vtab-1k'}", "data.official_sizes=false",
-         "train.steps=60", f"train.lr={RATES.get(method, 3e-3)}", *QUIET, f"results_dir={tmp_path}", f"runs_dir={runs}"]
+         "train.steps=40", f"train.lr={RATES.get(method, 3e-3)}", *QUIET, f"results_dir={tmp_path}", f"runs_dir={runs}"]
     )  # fmt: skip
     assert run_cell(spec) == 0
     record = Store(tmp_path).read(spec.run_id)
