@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,16 @@ def options(group: str) -> list[str]:
     """The choices of a config group, nested ones as `glue/cola`."""
     base = CONF / group
     found = (path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.yaml"))
-    return sorted(name for name in found if "_base" not in name)
+    return sorted(found)
+
+
+def listing(names: Sequence[str]) -> str:
+    """Choices in one line: long groups by the name of their folder."""
+    if len(names) <= 20:
+        return ", ".join(names)
+    folders = Counter(name.partition("/")[0] for name in names if "/" in name)
+    shown = [name for name in names if "/" not in name] + [f"{name}/... ({count})" for name, count in folders.items()]
+    return ", ".join(sorted(shown))
 
 
 def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> str:
@@ -28,14 +38,14 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> str:
     text = f"{error}\n{error.__cause__ or ''}"
     if match := re.search(r"You must specify '(\w+)'", text):
         group = match[1]
-        return f"No {group} was chosen: add {group}=<name>. Known: {', '.join(options(group))}."
+        return f"No {group} was chosen: add {group}=<name>. Known: {listing(options(group))}."
     if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
         group, name = match[1], match[2]
         if group == "recipe":
             scale, _, family = name.partition("/")
             return f"There is no recipe for task family '{family}' at scale '{scale}' (conf/recipe/{name}.yaml)."
         known = options(group)
-        return f"Unknown {group} '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}."
+        return f"Unknown {group} '{name}'.{did_you_mean(name, known)} Known: {listing(known)}."
     if match := re.search(r"Could not override '([\w.]+)'", text):
         return f"Unknown setting '{match[1]}' on the command line.{_similar_keys(match[1])}"
     if match := re.search(r"In '([^']+)': (?:\w+) raised while composing config:\s*([^\n]+)", text):

@@ -7,7 +7,6 @@ from pathlib import Path
 from eva_bench.record import Record
 from eva_bench.spec import RunSpec
 
-
 COUNTS = ("samples", "step")  # metrics that are no fraction
 
 
