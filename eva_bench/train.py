@@ -132,7 +132,8 @@ def fit(
     last_save = time.monotonic()
     try:
         for step in range(result.steps, total):
-            batch = [examples[i] for i in batch_indices(step, train["batch_size"], len(examples), seed)]
+            indices = batch_indices(step, train["batch_size"], len(examples), seed)
+            batch = sorted((examples[i] for i in indices), key=task.length)  # little padding per forward pass
             count = sum(task.loss_count(example) for example in batch)  # over all processes
             factor = learning_rate_factor(step, total, train["schedule"], train["warmup_ratio"])
             for group, peak in zip(optimizer.param_groups, peak_lrs, strict=True):

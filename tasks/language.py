@@ -50,8 +50,11 @@ class LanguageTask(Task):
         return pad(examples, bundle.processor.pad_token_id, next(bundle.module.parameters()).device)
 
     def loss(self, module, batch):
-        logits = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
         labels = batch["labels"][:, 1:]  # (n, t-1)
+        first = int((labels != IGNORE).any(0).int().argmax())  # logits are costly: none before the first answer
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        logits = module(**inputs, use_cache=False, logits_to_keep=batch["labels"].shape[1] - first).logits
+        labels = labels[:, first:]
         loss = F.cross_entropy(
             logits[:, :-1].reshape(-1, logits.shape[-1]).float(), labels.reshape(-1), ignore_index=IGNORE, reduction="sum"
         )
