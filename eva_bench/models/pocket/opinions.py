@@ -62,10 +62,12 @@ def activity(rng: random.Random) -> tuple[str, str, str | None]:
     return rng.choice(DO), rng.choice(ON), rng.choice(EXTRA) if rng.random() < 0.35 else None
 
 
-def ask(intent: str, doing: tuple[str, str, str | None], rng: random.Random, reword: float = 0.4) -> str:
-    """A question with an intent about an activity."""
+def ask(
+    intent: str, doing: tuple[str, str, str | None], rng: random.Random, reword: float = 0.4, forms: int | None = None
+) -> str:
+    """A question with an intent about an activity, in one of the first `forms` forms of its intent (default: all)."""
     verb, noun, extra = doing
     verb = DO_SAME.get(verb, verb) if rng.random() < reword else verb
     noun = ON_SAME.get(noun, noun) if rng.random() < reword else noun
     words = [verb.replace("-", " "), "an" if (extra or noun)[0] in "aeiou" else "a", *([extra] if extra else []), noun]
-    return rng.choice(INTENTS[intent]).format(x=" ".join(words))
+    return rng.choice(INTENTS[intent][:forms]).format(x=" ".join(words))
