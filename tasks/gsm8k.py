@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal, InvalidOperation
 
-from eva_bench.errors import UserError
 from eva_bench.method import settings
-from tasks import sources
-from tasks.harness import generate
-from tasks.language import LanguageTask
-
-# Columns of question and answer, where the final answer stands, and whether a row is useless without one, per
-# reader named in tasks/manifest/. (MetaMathQA is only trained on: any response will do.)
-READERS = {
-    "gsm8k": ("question", "answer", re.compile(r"####\s*(\S.*)"), True),
-    "metamath": ("query", "response", re.compile(r"The answer is:?\s*(\S.*)"), False),
-}
+from tasks.worked_answers import WorkedAnswers
 
 
 @settings
-class GSM8K(LanguageTask):
+class GSM8K(WorkedAnswers):
     """Generated answers, read strictly (the format trained on) and flexibly (the last number of the text)."""
 
-    def texts(self, rows, dataset):
-        question, answer, final, needed = READERS[sources.entry(dataset).get("reader", "gsm8k")]
-        without = [
-            i
-            for i, row in enumerate(rows)
-            if not row.get(question) or not row.get(answer) or (needed and not final.search(row[answer]))
-        ]
-        if without:
-            named = ", ".join(map(str, without[:5])) + (", ..." if len(without) > 5 else "")
-            raise UserError(f"{len(without)} of {len(rows)} rows of '{dataset}' have no answer: rows {named}.")
-        return [
-            {
-                "question": row[question].strip(),
-                "answer": row[answer].strip(),
-                "final": (final.findall(row[answer]) or [""])[-1].strip(),
-            }
-            for row in rows
-        ]
-
-    def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
-        docs = [
-            {"prompt": self.eval_prompt.format(**text), "target": text["final"]} for text in self.texts(rows, dataset)
-        ]
-        return generate(self.harness, bundle, docs, evaluation, samples_file, progress)
+    like = "GSM"
 
     def score(self, samples):
         """Exact match of numbers: `18`, `18.00`, `$18` and `1,018` read as a person would."""

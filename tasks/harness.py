@@ -25,7 +25,7 @@ def read_task(name: str) -> dict:
 def generate(
     name: str, bundle: ModelBundle, docs: Sequence[dict], evaluation: dict, samples_file: Path, progress: Callable
 ) -> list[dict]:
-    """Answer `docs` (prompt, target) by greedy generation.
+    """Answer `docs` (prompt, target, and whatever else their samples shall keep) by greedy generation.
 
     Args:
         evaluation: batch_size, max_new_tokens, chunk.
@@ -72,7 +72,7 @@ def choose(
     def answer(chunk: Sequence[dict], first: int) -> list[dict]:
         nonlocal lm
         lm = lm or _language_model(bundle, evaluation["batch_size"])
-        samples = [_sample(doc, first + i) | {key: doc[key] for key in ("harness", "labels")} for i, doc in enumerate(chunk)]
+        samples = [_sample(doc, first + i) for i, doc in enumerate(chunk)]
         groups: dict[str, list[dict]] = {}
         for sample in samples:
             groups.setdefault(sample["harness"], []).append(sample)
@@ -96,8 +96,7 @@ def _choose_label(sample: dict, answers: Sequence[tuple[float, bool]], lm) -> No
 
 
 def _sample(doc: dict, row: int) -> dict[str, Any]:
-    prompt = doc["prompt"]
-    return {"row": row, "prompt": prompt, "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(), "target": doc["target"]}
+    return {"row": row, **doc, "prompt_sha256": hashlib.sha256(doc["prompt"].encode()).hexdigest()}
 
 
 def _language_model(bundle: ModelBundle, batch_size: int):

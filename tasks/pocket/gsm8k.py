@@ -1,22 +1,19 @@
-"""Generated word problems in GSM8K's exact format: the pocket stand-in for the real rows.
+"""Generated word problems in GSM8K's layout: the pocket stand-in for the real rows.
 
-A problem is a template filled with numbers; its answer is the worked steps with calculator annotations and a last line
-`#### <result>`. A hash of template and numbers decides the split, so no split can hold a problem of another one.
+A problem is a template filled with numbers; its answer is the worked steps and a last line `#### <result>`. There are no
+calculator annotations (`<<3*4=12>>`): MetaMathQA, which the real adapters are trained on, has none either.
 """
 
 import hashlib
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-VERSION = 2
-SIZES = {"train": 4000, "validation": 200, "test": 400}
-LARGEST = 120  # no number of a problem, given or computed, is larger
+from tasks.pocket.problems import calculate, problems
 
-# Of 20 hash buckets, which belong to which split.
-_BUCKETS = {"validation": range(0, 2), "test": range(2, 6), "train": range(6, 20)}
+VERSION = 3
+SIZES = {"train": 1200, "validation": 200, "test": 400}
 
 
 def _words(text: str) -> list[str]:
@@ -35,7 +32,7 @@ _THINGS = _words(
 class Template:
     """One kind of problem: its text, the range of each given number, and its steps.
 
-    A step is (name of the result, expression of two names and an operator, sentence with `{eq}` for the equation).
+    A step is (name of the result, expression as `calculate` reads it, sentence with `{eq}` for the equation).
     """
 
     name: str
@@ -151,24 +148,20 @@ TEMPLATES = (
 )
 
 
-def _solve(template: Template, numbers: dict[str, int]) -> dict[str, int] | None:
-    """Return all values of a problem, or None where one is not a whole number from 1 to LARGEST."""
-    values = dict(numbers)
-    for result, (left, operator, right), _ in template.steps:
-        x, y = values[left], values[right]
-        if operator == "/" and x % y:
-            return None
-        values[result] = {"+": x + y, "-": x - y, "*": x * y, "/": x // y}[operator]
-        if not 1 <= values[result] <= LARGEST:
-            return None
-    return values
+def _draw(rng: random.Random, template: Template) -> tuple[str, dict[str, str]] | None:
+    numbers = {name: rng.randint(*bounds) for name, bounds in template.ranges.items()}
+    values = calculate(numbers, [step[:2] for step in template.steps])
+    if values is None:
+        return None
+    name, friend = rng.sample(_NAMES, 2)
+    row = _row(template, values, {"name": name, "friend": friend, "thing": rng.choice(_THINGS)})
+    return problem_key(template, numbers), row
 
 
 def _row(template: Template, values: dict[str, int], words: dict[str, str]) -> dict[str, str]:
     lines = []
     for result, (left, operator, right), sentence in template.steps:
-        equation = f"{values[left]}{operator}{values[right]}"
-        lines.append(sentence.format(eq=f"{equation}=<<{equation}={values[result]}>>{values[result]}", **words))
+        lines.append(sentence.format(eq=f"{values[left]}{operator}{values[right]}={values[result]}", **words))
     lines.append(f"#### {values[template.steps[-1][0]]}")
     return {"question": template.question.format(**values, **words), "answer": "\n".join(lines)}
 
@@ -178,31 +171,11 @@ def problem_key(template: Template, numbers: dict[str, int]) -> str:
     return f"{template.name} {' '.join(str(numbers[key]) for key in template.ranges)}"
 
 
-def _bucket(key: str) -> int:
-    return hashlib.sha256(key.encode()).digest()[0] % 20
-
-
-def _draw(split: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (key, row) of the split's problems, each key once, from the split's own random stream."""
-    rng = random.Random(f"pocket gsm8k {VERSION} {split}")  # a string seed does not depend on hash randomisation
-    seen = set()
-    while True:
-        template = rng.choice(TEMPLATES)
-        values, key = None, ""
-        while values is None or key in seen or _bucket(key) not in _BUCKETS[split]:
-            numbers = {name: rng.randint(*bounds) for name, bounds in template.ranges.items()}
-            values, key = _solve(template, numbers), problem_key(template, numbers)
-        seen.add(key)
-        name, friend = rng.sample(_NAMES, 2)
-        yield key, _row(template, values, {"name": name, "friend": friend, "thing": rng.choice(_THINGS)})
-
-
 @lru_cache
-def _problems(split: str) -> tuple[tuple[str, dict[str, str]], ...]:
+def _problems(split: str) -> list[tuple[str, dict[str, str]]]:
     if split not in SIZES:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SIZES)}")
-    stream = _draw(split)
-    return tuple(next(stream) for _ in range(SIZES[split]))
+    return problems(f"pocket gsm8k {VERSION}", split, TEMPLATES, _draw, SIZES[split])
 
 
 def generate(split: str, n: int | None = None) -> list[dict[str, str]]:
@@ -210,10 +183,10 @@ def generate(split: str, n: int | None = None) -> list[dict[str, str]]:
 
     Raises ValueError for an unknown split or for more rows than the split has.
     """
-    problems = _problems(split)
-    if n is not None and not 0 <= n <= len(problems):
-        raise ValueError(f"split {split!r} has {len(problems)} rows, {n} were asked for")
-    return [dict(row) for _, row in problems[:n]]
+    found = _problems(split)
+    if n is not None and not 0 <= n <= len(found):
+        raise ValueError(f"split {split!r} has {len(found)} rows, {n} were asked for")
+    return [dict(row) for _, row in found[:n]]
 
 
 def keys(split: str) -> list[str]:

@@ -68,7 +68,7 @@ def test_two_steps_evaluation_record_and_a_stock_adapter(scale, name, checkpoint
     assert record.metrics.keys() == record.metrics_before.keys() >= {"exact_match_strict", "reference_loss"}
     assert record.metrics["reference_loss"] != record.metrics_before["reference_loss"]
     assert record.data == {"rows": ROWS, "truncated": 0, "dropped": 0}
-    assert record.spec["identity"]["data"]["name"] == ("openai/gsm8k" if scale == "lite" else "meta-math/MetaMathQA")
+    assert record.spec["identity"]["data"]["name"] == "meta-math/MetaMathQA"
     assert record.spec["eval_data"]["name"] == "openai/gsm8k"
     for place in (folder, mirror, tmp_path):
         assert str(place) not in record.model_dump_json()

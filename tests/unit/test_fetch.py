@@ -13,7 +13,7 @@ from tasks.pocket import vtab1k
 
 
 def test_a_task_at_a_scale_names_its_data_and_model():
-    assert fetch.needs(task="gsm8k", scale="lite") == (["openai/gsm8k"], ["smollm2_135m"])
+    assert fetch.needs(task="gsm8k", scale="lite") == (["meta-math/MetaMathQA", "openai/gsm8k"], ["smollm2_135m"])
     assert fetch.needs(task="gsm8k", scale="paper") == (["meta-math/MetaMathQA", "openai/gsm8k"], ["llama2_7b"])
     assert fetch.needs(task="gsm8k", scale="paper", model="gemma2_9b")[1] == ["gemma2_9b"]
     assert fetch.needs(task="gsm8k", scale="pocket") == ([], [])

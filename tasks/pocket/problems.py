@@ -1,0 +1,66 @@
+"""What the generators of problems share: templates filled with numbers, each problem in exactly one split. No torch here."""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+LARGEST = 120  # no number of a calculation is larger: what the pocket model can calculate
+
+TRIES = 100_000  # draws for one problem; a template that gives none then has too few problems
+
+# Of 20 hash buckets, which belong to which split: no split can hold a problem of another one.
+_BUCKETS = {"validation": range(0, 2), "test": range(2, 6), "train": range(6, 20)}
+
+
+def calculate(numbers: dict[str, int], steps: Sequence[tuple[str, str]], smallest: int = 1) -> dict[str, int] | None:
+    """All values of a problem, or None where one is not a whole number from `smallest` to LARGEST.
+
+    Args:
+        numbers: the given values by name.
+        steps: (name of the result, expression), in order. An expression has three characters: two names of one letter
+            or digits, and an operator between them.
+    """
+    values = dict(numbers)
+    for result, (left, operator, right) in steps:
+        x, y = (int(name) if name.isdigit() else values[name] for name in (left, right))
+        if operator == "/" and (y == 0 or x % y):
+            return None
+        values[result] = {"+": x + y, "-": x - y, "*": x * y, "/": x // max(y, 1)}[operator]
+        if not smallest <= values[result] <= LARGEST:
+            return None
+    return values
+
+
+def problems(
+    source: str, split: str, templates: Sequence[T], draw: Callable[[random.Random, T], tuple[str, Any] | None], n: int
+) -> list[tuple[str, Any]]:
+    """The first n (key, row) of a split, each key once, from a random stream of the split's own.
+
+    Args:
+        source: name and version of the generator.
+        draw: one problem of a template as (key, row), or None for numbers that give none. A hash of the key
+            decides the split.
+    """
+    return list(islice(_stream(source, split, templates, draw), n))
+
+
+def _stream(source: str, split: str, templates: Sequence[T], draw: Callable) -> Iterator[tuple[str, Any]]:
+    rng = random.Random(f"{source} {split}")  # a string seed does not depend on hash randomisation
+    seen: set[str] = set()
+    while True:
+        template = rng.choice(templates)
+        drawn = (draw(rng, template) for _ in range(TRIES))
+        new = (found for found in drawn if found and found[0] not in seen and _bucket(found[0]) in _BUCKETS[split])
+        found = next(new, None)
+        if found is None:
+            raise RuntimeError(f"{source}: too few problems for the {split} rows: {template}")
+        seen.add(found[0])
+        yield found
+
+
+def _bucket(key: str) -> int:
+    return hashlib.sha256(key.encode()).digest()[0] % 20
