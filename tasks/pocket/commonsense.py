@@ -14,7 +14,7 @@ from typing import Any
 from tasks.pocket.commonsense_sets import SETS
 
 VERSION = 1
-SIZES = {"train": 320, "validation": 60, "test": 125}  # rows of one set
+SIZES = {"train": 320, "validation": 60, "test": 100}  # rows of one set
 
 # Of 20 hash buckets, which belong to which split.
 _BUCKETS = {"validation": range(0, 3), "test": range(3, 8), "train": range(8, 20)}
