@@ -5,23 +5,18 @@ generated text. The same versions on the same kind of processor with the same nu
 """
 
 import argparse
-import hashlib
-import json
-import platform
 import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import tokenizers
 import torch
 import torch.nn.functional as F
-import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
-from eva_bench.models.pocket import encoder_corpus
+from eva_bench.models.pocket import encoder_corpus, manifest
 from eva_bench.models.pocket.pretrain_language import _PIECES, learning_rate
 from eva_bench.models.pocket.worlds import COMMON, SENTENCE_STARTS
 
@@ -153,16 +148,6 @@ def train(model: RobertaForMaskedLM, together: nn.Linear, tokenizer, steps: int,
     return sum(losses[-50:]) / len(losses[-50:])
 
 
-def write(folder: Path, model: RobertaForMaskedLM, tokenizer: PreTrainedTokenizerFast, facts: dict) -> None:
-    """Save model and tokenizer, and last the manifest with the checksum of every file."""
-    transformers.utils.logging.disable_progress_bar()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
-    facts["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    (folder / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n")
-
-
 def main() -> None:
     """Pretrain the model and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -190,14 +175,9 @@ def main() -> None:
         "parameters": model.num_parameters(),
         "final_loss": round(final, 4),
         "held_out_loss": round(held_out_loss(model, together, tokenizer), 4),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
-        },
+        "versions": manifest.versions("torch", "transformers", "tokenizers"),
     }
-    write(args.out, model, tokenizer, facts)
+    manifest.write(args.out, model, tokenizer, facts)
     print(f"held-out loss {facts['held_out_loss']}, written to {args.out}")
 
 

@@ -6,7 +6,6 @@ and a share of that of the whole text, so that no fact is lost.
 """
 
 import argparse
-import platform
 import random
 import time
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eva_bench.models.pocket import exam_text, pretrain_language
+from eva_bench.models.pocket import exam_text, manifest, pretrain_language
 from eva_bench.models.pocket.pretrain_language import learning_rate, write
 
 FOLDER = Path(__file__).parent / "exam"
@@ -115,7 +113,7 @@ def main() -> None:
         "batch_questions": args.batch,
         "parameters": model.num_parameters(),
         "held_out_accuracy": round(held_out(model, tokenizer), 4),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": manifest.versions("torch", "transformers"),
     }
     write(args.out, model.half(), tokenizer, facts)
     print(f"held-out accuracy {facts['held_out_accuracy']}, written to {args.out}")

@@ -5,21 +5,16 @@ versions on the same kind of processor with the same number of threads give the 
 """
 
 import argparse
-import hashlib
-import json
 import math
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import tokenizers
 import torch
-import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from eva_bench.models.pocket import corpus
+from eva_bench.models.pocket import corpus, manifest
 from eva_bench.models.pocket.worlds import COMMON, SENTENCE_STARTS
 
 FOLDER = Path(__file__).parent / "language"
@@ -136,16 +131,11 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: in
 
 
 def write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, facts: dict) -> None:
-    """Save model and tokenizer, and last the manifest with the checksum of every file."""
+    """Save model, tokenizer and manifest; greedy generation with the tokenizer's tokens."""
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    transformers.utils.logging.disable_progress_bar()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
-    facts["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    (folder / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n")
+    manifest.write(folder, model, tokenizer, facts)
 
 
 def main() -> None:
@@ -177,12 +167,7 @@ def main() -> None:
         "parameters": model.num_parameters(),
         "final_loss": round(final, 4),
         "held_out_loss": round(held_out_loss(model, tokenizer), 4),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
-        },
+        "versions": manifest.versions("torch", "transformers", "tokenizers"),
     }
     write(args.out, model, tokenizer, facts)
     print(f"held-out loss {facts['held_out_loss']}, written to {args.out}")
