@@ -82,7 +82,7 @@ def known_settings() -> set[str]:
     """The keys that exist in the schema and in the YAML files of methods and tasks."""
     from dataclasses import fields, is_dataclass
 
-    from eva_bench.spec import Config
+    from eva_bench.schema import Config
 
     known: set[str] = set()
     for f in fields(Config):

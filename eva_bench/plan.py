@@ -217,7 +217,10 @@ class Composer:
 
 
 def _digest_of_conf() -> str:
-    digest = hashlib.sha256((ROOT / "eva_bench" / "spec.py").read_bytes())
+    code = [ROOT / "eva_bench" / name for name in ("schema.py", "spec.py")]
+    digest = hashlib.sha256()
+    for path in code:
+        digest.update(path.read_bytes())
     for path in sorted(CONF.rglob("*.yaml")):
         digest.update(str(path.relative_to(CONF)).encode() + path.read_bytes())
     return digest.hexdigest()

@@ -47,7 +47,7 @@ def suite(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", options("suite"))
 def test_every_suite_plans_cells_and_says_how_to_run_it(name, base):
-    plan = make_plan(name, [*base, "seed=0"])
+    plan = make_plan(name, [*base, "seed=0", "method=eva", "train.lr=1e-3"])
     assert plan.cells and len({cell.run_id for cell in plan.cells}) == len(plan.cells)
     text = (CONF / "suite" / f"{name}.yaml").read_text()
     assert text.startswith(f"# python run.py suite={name}")

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from eva_bench import spec as spec_module
 from eva_bench.errors import UserError
 from eva_bench.spec import RunSpec, compose_spec, fingerprint, stream_seed
 from tests.checkpoints import write_checkpoint
@@ -160,3 +161,13 @@ def test_streams_of_a_seed_are_stable_and_differ():
 def test_missing_choices_are_refused():
     with pytest.raises(UserError, match="method=<name>"):
         compose_spec(["task=gsm8k"])
+
+
+@pytest.mark.parametrize("extra", [[], ["scale=lite"], ["task=glue/cola", "scale=paper"], ["task=math", "task.primary=unanswered"], ["train.lr=1"]])
+def test_the_short_way_to_the_recipe_is_the_long_way(extra, monkeypatch):
+    overrides = ["method=eva", "task=gsm8k", *extra]
+    if "task=glue/cola" in extra or "task=math" in extra:
+        overrides.remove("task=gsm8k")
+    short = spec_module.compose_settings(overrides)
+    monkeypatch.setattr(spec_module, "_names_in_files", lambda overrides: None)
+    assert spec_module.compose_settings(overrides) == short
