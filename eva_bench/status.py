@@ -142,9 +142,9 @@ def show_means(states: Sequence[CellState]) -> None:
     for item in states:
         spec = item.cell.spec
         record = Store(spec.options["results_dir"]).read(item.cell.run_id)
-        if record is not None and record.status == "ok":
+        score = record.metrics.get(spec["task"]["primary"]) if record is not None and record.status == "ok" else None
+        if score is not None:
             key = (spec["scale"]["name"], spec["task"]["family"], spec["method"]["name"], " ".join(item.cell.settings))
-            score = record.metrics[spec["task"]["primary"]]
             scores.setdefault(key, {}).setdefault(spec["task"]["name"], []).append(score)
     planned = {family: len({i.cell.spec["task"]["name"] for i in states if i.cell.spec["task"]["family"] == family})
                for family in {item.cell.spec["task"]["family"] for item in states}}  # fmt: skip

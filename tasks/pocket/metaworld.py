@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eva_bench.progress import warn
 from tasks.control.environment import Environment, versions
 from tasks.control.experts import demonstrate, policy
 
@@ -67,8 +69,11 @@ def _read(file: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(file) as stored:
             return {name: stored[name] for name in _ARRAYS}
-    except Exception:
-        return None  # absent or damaged: played again
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        warn(f"the stored episodes {file.name} cannot be read and are played again ({type(error).__name__})")
+        return None
 
 
 def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -107,3 +107,10 @@ def test_a_dry_run_says_what_the_caches_save(suite, command, tmp_path):
     assert "rest of the training" in command(*arguments, "dry_run=true")[1]
     trained.with_suffix(".checkpoint").unlink()
     assert "missing  training, evaluation" in command(*arguments, "dry_run=true")[1]
+
+
+def test_a_record_without_the_metric_is_left_out_of_the_means(suite, capfd):
+    arguments, _, store = suite
+    change(store, metrics={})
+    status.show_means(status.examine(make_plan("smoke", arguments[1:])))
+    assert "mean" not in capfd.readouterr().out

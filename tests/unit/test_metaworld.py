@@ -275,3 +275,12 @@ def test_every_task_has_its_yaml_and_its_data():
 def test_a_rank_beyond_the_action_head_is_refused_by_name(bundle):
     with pytest.raises(UserError, match="rank 8 is larger than layer 'action_head'"):
         target_layers(bundle, 8)
+
+
+def test_stored_episodes_that_are_damaged_are_noticed_and_absent_ones_are_not(tmp_path, capsys):
+    from tasks.pocket import metaworld
+
+    assert metaworld._read(tmp_path / "absent.npz") is None and not capsys.readouterr().err
+    (tmp_path / "half.npz").write_bytes(b"PK\x03\x04 and no more")
+    assert metaworld._read(tmp_path / "half.npz") is None
+    assert "half.npz cannot be read" in capsys.readouterr().err
