@@ -34,12 +34,21 @@ def entries(content: bytes, block: int = 32768) -> Iterator[bytes]:
             entry = b""
 
 
+def whole(file: Path, patience_s: float = 30) -> list[wandb_internal_pb2.Record]:
+    """The entries of a run that ended; W&B's own process may still be writing the last ones when `finish` returns."""
+    until = time.monotonic() + patience_s
+    while True:
+        records = [wandb_internal_pb2.Record.FromString(data) for data in entries(file.read_bytes())]
+        if any(record.HasField("exit") for record in records) or time.monotonic() > until:
+            return records
+        time.sleep(0.1)
+
+
 def read(folder: Path) -> dict:
     """What one offline run holds: id, group, tags, and its logged steps and summary."""
     (file,) = folder.glob("*.wandb")
     held = {"steps": [], "summary": {}}
-    for data in entries(file.read_bytes()):
-        record = wandb_internal_pb2.Record.FromString(data)
+    for record in whole(file):
         if record.HasField("run"):
             held |= {"id": record.run.run_id, "group": record.run.run_group, "tags": list(record.run.tags)}
         if record.HasField("history"):
