@@ -50,11 +50,15 @@ def _decompose(weight, rank, method, seed, oversample, iterations):
     matrix = weight if weight.dtype == torch.float64 else weight.float()
     width = rank + oversample
     blocks = iterations + 1
-    if method == "exact" or blocks * width > min(matrix.shape):  # the blocks would span everything
+    factors = None
+    if method == "randomised" and 2 * blocks * width < min(matrix.shape):
+        factors = _block_krylov(matrix, rank, width, blocks, seed)
+    elif method == "randomised":  # the blocks would span half of everything: all of it costs no more
+        factors = _by_gram_matrix(matrix, rank)
+    if factors is None:
         u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-        u, s, v = u[:, :rank], s[:rank], v[:rank]
-    else:
-        u, s, v = _block_krylov(matrix, rank, width, blocks, seed)
+        factors = u[:, :rank], s[:rank], v[:rank]
+    u, s, v = factors
     signs = v.gather(1, v.abs().argmax(1, keepdim=True)).sign()  # (rank, 1)
     return (u * signs.T).contiguous(), s.contiguous(), (v * signs).contiguous()
 
@@ -73,7 +77,24 @@ def _block_krylov(matrix: Tensor, rank: int, width: int, blocks: int, seed: int)
     projected = (matrix.T @ basis).double()  # (in, blocks · width)
     _, vectors = torch.linalg.eigh(projected.T @ projected)  # ascending
     u = basis @ vectors[:, -rank:].to(basis.dtype)  # (out, rank)
-    # The Gram matrix squares the condition number; one QR of the small factor gives full accuracy back.
+    return _from_left_vectors(matrix, u)
+
+
+def _by_gram_matrix(matrix: Tensor, rank: int):
+    """Eigenvectors of the smaller Gram matrix; None where a wanted singular value is lost in its squares."""
+    small = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    _, vectors = torch.linalg.eigh(small @ small.T)  # ascending
+    u, s, v = _from_left_vectors(small, vectors[:, -rank:])
+    if s[-1] <= 16 * torch.finfo(matrix.dtype).eps ** 0.5 * s[0]:
+        return None
+    return (u, s, v) if small is matrix else (v.T, s, u.T)
+
+
+def _from_left_vectors(matrix: Tensor, u: Tensor):
+    """Triplets of a matrix within the span of u, (out, rank) orthonormal.
+
+    u comes from a Gram matrix, which squares the condition number; one QR of the small factor gives full accuracy back.
+    """
     v, triangle = torch.linalg.qr(matrix.T @ u)  # (in, rank), (rank, rank)
     left, s, right = torch.linalg.svd(triangle.T)
     return u @ left, s, right @ v.T

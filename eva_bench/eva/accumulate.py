@@ -43,7 +43,7 @@ class Accumulation(Passes):
             return
         # Float32 from here on. Converted first: a difference of mixed types takes several times as long.
         rows = rows - statistic.shift if rows.dtype == torch.float32 else rows.float().sub_(statistic.shift)
-        statistic.add(rows)
+        rows = statistic.add(rows)
         if self.trial:
             self.trial.add(leader, rows)
 
@@ -51,7 +51,7 @@ class Accumulation(Passes):
         center, solver = self.settings.center, self.settings.solver
         shift = rows.float().mean(0) if center and len(rows) else rows.new_zeros(rows.shape[1], dtype=torch.float32)
         k = self.components(leader)
-        columns = self.settings.columns or k + max(k, 16)
+        columns = self.settings.columns or k + max(k // 2, 16)
         exact = solver == "exact" or (solver == "auto" and len(shift) <= EXACT_WIDTH)
         if exact or columns >= len(shift):
             return SecondMoment(shift, center)
@@ -68,7 +68,9 @@ class Accumulation(Passes):
             if not more or point == settings.max_batches:
                 self.stopped = "cap" if more else "data"
                 break
-            newer, looked_at = self.subspaces(self._spectra()), self.batches_seen
+            spectra = self._spectra()
+            newer, looked_at = self.subspaces(spectra), self.batches_seen
+            self._renew(spectra)
             if older:
                 gain = self._try(source, older, newer)
                 if gain is not None:
@@ -77,8 +79,6 @@ class Accumulation(Passes):
             if self.converged and self.batches_seen >= settings.min_batches:
                 self.stopped = "tolerance"
                 break
-            for statistic in self.statistics.values():
-                statistic.renew()
             older, older_batches = newer, looked_at
         self._judge(slopes)
 
@@ -120,20 +120,22 @@ class Accumulation(Passes):
     def _spectra(self) -> dict[str, Spectrum]:
         return {name: statistic.spectrum() for name, statistic in self.statistics.items()}
 
+    def _renew(self, spectra: dict[str, Spectrum]) -> None:
+        for name, statistic in self.statistics.items():
+            statistic.renew(spectra[name])
+
     def _try(self, source: Iterator, older, newer: dict[str, LayerSubspace]) -> float | None:
         """Read some more batches and compare the two bases on them."""
-        means = {name: statistic.mean() for name, statistic in self.statistics.items()}
-        low_precision = computes_in_bf16(self.device)
-        self.trial = Trial(older, newer, means, self.used_ranks(newer), torch.bfloat16 if low_precision else torch.float32)
+        self.trial = Trial(older, newer, self.statistics, self.used_ranks(newer))
         self._read(source, math.ceil(self.batches_seen * TRIAL_SHARE / collective.processes()))
         gain, self.trial = self.trial.gain(), None
         return gain
 
     def _refine(self) -> None:
         """Read the same batches again, now that the sketch's test matrix is nearly right."""
+        self._renew(self._spectra())
         for statistic in self.statistics.values():
             if isinstance(statistic, Sketch):
-                statistic.renew()
                 statistic.sums.zero_()
         self.refining, again = True, open_batches(self.batches, again=True)
         count, self.read = self.read, 0

@@ -53,7 +53,7 @@ def compute_subspaces(
             batches that neither the current nor the previous basis has seen.
         tau: cosine at which a component has converged, for `incremental`.
         min_batches, max_batches: never stop before, never go on after; counted over all processes.
-        columns: width of the sketch (default 2k, at least k + 16).
+        columns: width of the sketch (default 1.5 k, at least k + 16).
         second_pass: read the same batches once more with the final basis as the sketch's test matrix.
         ranks: maps subspaces to the ranks that will be used; only these components must have converged.
         forward: how to run the model on a batch; default: a dict as keywords without labels, a tuple by its first

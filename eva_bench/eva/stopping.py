@@ -1,12 +1,13 @@
 """When to look whether enough batches have been read, and how to tell."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from eva_bench.eva import collective
+from eva_bench.eva.statistics import Statistic
 from eva_bench.eva.subspace import LayerSubspace
 
 GROWTH = 1.5  # each look comes after this many times the batches of the one before
@@ -29,41 +30,36 @@ class Trial:
 
     Args:
         old, new: subspaces per layer; their groups are measured once.
-        spectra: of the newer ones, for the means.
+        statistics: per group, for its mean and the type of its products.
         ranks: how many components of each layer count.
-        operands: type of the factors of the products; rounding is the same for both bases.
     """
 
     def __init__(
-        self, old, new: dict[str, LayerSubspace], means: dict[str, Tensor], ranks: dict[str, int], operands: torch.dtype
+        self, old, new: dict[str, LayerSubspace], statistics: Mapping[str, Statistic], ranks: dict[str, int]
     ):
-        self.means, self.ranks, self.new = means, ranks, new
-        self.bases = {
-            name: torch.cat([old[name].components, new[name].components]).T.to(operands).contiguous()
-            for name in new
-            if name in means
-        }  # (in, 2k)
-        self.energies = {
-            name: torch.zeros(1 + basis.shape[1], dtype=torch.float64, device=basis.device)
-            for name, basis in self.bases.items()
-        }  # all, then per component of the old and of the new basis
+        self.new, self.ranks = new, ranks
+        self.bases: dict[str, Tensor] = {}  # (in, 2k), the old components and the new ones
+        self.offsets: dict[str, Tensor] = {}  # (2k,) what rows at the mean project to
+        self.energies: dict[str, Tensor] = {}  # (1 + 2k,) count of rows, then squares per component
+        for name, statistic in statistics.items():
+            basis = torch.cat([old[name].components, new[name].components]).T.to(statistic.operands).contiguous()
+            self.bases[name], self.offsets[name] = basis, statistic.mean() @ basis.float()
+            self.energies[name] = torch.zeros(1 + basis.shape[1], dtype=torch.float64, device=basis.device)
 
     def add(self, leader: str, rows: Tensor) -> None:
-        """Measure shifted rows, (n, in)."""
-        rows = rows - self.means[leader]
-        flat = rows.flatten()
-        self.energies[leader][0] += torch.dot(flat, flat)
-        basis = self.bases[leader]
-        self.energies[leader][1:] += (rows.to(basis.dtype) @ basis).float().square().sum(0)
+        """Measure shifted rows, (n, in), in the type of the statistic's products."""
+        energies = self.energies[leader]
+        energies[0] += len(rows)
+        energies[1:] += (rows @ self.bases[leader]).float().sub_(self.offsets[leader]).square_().sum(0)
 
     def gain(self) -> float | None:
         """Share of the captured variance that the newer basis adds, summed over layers as shares of their variance."""
         collective.sum_over_processes(list(self.energies.values()))
         old = new = 0.0
         for name, subspace in self.new.items():
-            total, *parts = self.energies[subspace.group].tolist()
+            count, *parts = self.energies[subspace.group].tolist()
             k, rank = len(parts) // 2, self.ranks[name]
-            if total > 0:
+            if total := count * subspace.total_variance:
                 old += sum(parts[:rank]) / total
                 new += sum(parts[k : k + rank]) / total
         return 1 - old / new if new > 0 else None

@@ -47,7 +47,7 @@ def test_sketch_with_power_steps_captures_nearly_everything():
     sketch = Sketch(rows[:500].mean(0), 32, center=True, seed=0)
     for index, part in enumerate(rows.split(500)):
         if index in (2, 4, 6, 9, 14):
-            sketch.renew()
+            sketch.renew(sketch.spectrum())
         sketch.add(part - sketch.shift)
         sketch.absorb()
     moments = covariance(rows)
