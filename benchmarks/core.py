@@ -69,13 +69,14 @@ def _setting(name: str) -> tuple:
     """Specification, run, bundle, adapter and examples of a pocket run, made once per name."""
     from eva_bench import models, pipeline
     from eva_bench.checkpoint import StopSignal
+    from eva_bench.prepare import prepare
     from eva_bench.spec import compose_spec
     from eva_bench.store import Store
 
     if name not in _made:
         method = "lora" if name == "bare" else name
         spec = compose_spec([f"method={method}", "task=gsm8k", "tracking=off", f"train.steps={STEPS}"])
-        run = pipeline.prepare(spec, StopSignal(), Store(spec.options["results_dir"]))
+        run = prepare(spec, StopSignal(), Store(spec.options["results_dir"]))
         pipeline.seed_everything(spec)
         bundle = models.load(spec["model"], spec.options["model_path"], "cpu")
         rows = pipeline.load_rows("pocket/gsm8k", "train")

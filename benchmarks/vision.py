@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from eva_bench import models, pipeline
 from eva_bench.checkpoint import StopSignal
+from eva_bench.prepare import prepare
 from eva_bench.spec import compose_spec
 from eva_bench.store import Store
 from eva_bench.train import TrainResult, batch_indices, fit
@@ -35,7 +36,7 @@ class Setting:
 
     def __init__(self, method: str):
         self.spec = compose_spec([f"method={method}", "task=vtab1k/dtd", "tracking=off", f"train.steps={STEPS}"])
-        run = pipeline.prepare(self.spec, StopSignal(), Store(self.spec.options["results_dir"]))
+        run = prepare(self.spec, StopSignal(), Store(self.spec.options["results_dir"]))
         pipeline.seed_everything(self.spec)
         self.task, self.method = run.task, run.method
         settings = self.spec["model"] | {"image_size": 32, "normalisation": "half"}

@@ -1,36 +1,29 @@
-"""The story of one run, read top to bottom: check, load, score, initialise, train, score again, export."""
+"""The story of one run, read top to bottom: load, score, initialise, train, score again, export."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class
-from pydantic import ValidationError
 
 from eva_bench import cache, models, train
 from eva_bench.adapter import Adapter
 from eva_bench.errors import UserError
-from eva_bench.explain import explain_validation_error
 from eva_bench.export import export_adapter
-from eva_bench.interrupt import StopSignal
-from eva_bench.meter import Meter
-from eva_bench.method import Method, target_layers
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.prepare import Run, model_settings
 from eva_bench.processes import cpu_threads, distributed, is_main_process, keep_freed_memory
 from eva_bench.progress import Bar, say
-from eva_bench.provenance import data_names
+from eva_bench.provenance import cached_name, data_names
 from eva_bench.spec import RunSpec, fingerprint, stream_seed
-from eva_bench.store import Store
-from eva_bench.task import Calibration, Task, TrainData, mean_loss
-from eva_bench.tracking import Tracker, place
+from eva_bench.task import Calibration, TrainData, mean_loss
+from eva_bench.tracking import place
 from tasks.sources import entry, load_rows
 
 
@@ -40,75 +33,6 @@ class Rows:
 
     rows: list[dict]
     dataset: str
-
-
-@dataclass
-class Run:
-    """One run on its way: what it is, where it works, and what is known so far for its record."""
-
-    spec: RunSpec
-    method: Method
-    task: Task
-    tracker: Tracker
-    stop: StopSignal
-    store: Store
-    meter: Meter = field(default_factory=Meter)
-    facts: dict[str, Any] = field(default_factory=dict)  # fields of the record
-
-    @property
-    def base(self) -> Path:
-        """runs_dir; further processes of a distributed job work in a folder of their own below it."""
-        runs = Path(self.spec.options["runs_dir"])
-        return runs if is_main_process() else runs / f"rank{os.environ['RANK']}"
-
-    @property
-    def folder(self) -> Path:
-        return self.base / self.spec.run_id
-
-    @property
-    def caches(self) -> Path:
-        return self.base / "cache"
-
-
-def build(values: dict[str, Any], where: str):
-    """A method or task from its YAML values. Raises UserError for unknown keys and wrong types."""
-    values = dict(values)
-    kind = get_class(values.pop("_target_"))
-    if where == "method":
-        values.pop("name")
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise UserError(explain_validation_error(error, where)) from error
-
-
-def prepare(spec: RunSpec, stop: StopSignal, store: Store) -> Run:
-    """Build the parts and refuse, before anything expensive, what cannot work. Raises UserError."""
-    method, task = build(spec["method"], "method"), build(spec["task"], "task")
-    _check_writable(Path(spec.options["runs_dir"]))
-    if spec["model"]["kind"] != task.kind:
-        raise UserError(f"Task '{task.name}' needs a model of kind {task.kind}; {spec['model']['name']} is of kind {spec['model']['kind']}.")
-    skeleton = models.skeleton(_model_settings(spec), spec.options["model_path"], task.outputs)
-    rank = getattr(method, "rank", None)
-    target_layers(skeleton, rank if isinstance(rank, int) else None)
-    tracking = spec.options["tracking"] if is_main_process() else {"mode": "off"}
-    tracker = Tracker(tracking, Path(spec.options["runs_dir"]) / spec.run_id)
-    return Run(spec, method, task, tracker, stop, store)
-
-
-def _model_settings(spec: RunSpec) -> dict[str, Any]:
-    """The model section, and what data must look like to it: a vision transformer is built for a size of images."""
-    return spec["model"] | {key: spec["data"][key] for key in ("image_size", "normalisation")}
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises UserError if adapters and checkpoints could not be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"The runs folder '{folder}' cannot be written: {error.strerror}.") from error
 
 
 def execute(run: Run) -> None:
@@ -121,7 +45,7 @@ def execute(run: Run) -> None:
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
     with meter.phase("load"):
-        bundle = models.load(_model_settings(spec), spec.options["model_path"], _device(), run.task.outputs)
+        bundle = models.load(model_settings(spec), spec.options["model_path"], _device(), run.task.outputs)
         train_rows, eval_rows = _rows(run)
         data = _encoded(run, train_rows, bundle)
         run.facts |= {"model": bundle.origin | spec["identity"]["model"], "data": data.facts}
@@ -243,7 +167,7 @@ def _best_epoch(epochs: list[dict[str, float]], primary: str) -> dict[str, float
 def _initialise(run: Run, bundle: ModelBundle, data) -> Adapter:
     """The start from the cache or from the method, put into the model."""
     spec = run.spec
-    file = run.caches / "init" / f"{spec.init_id}.safetensors"
+    file = run.caches / "init" / cached_name(spec.init_id)
     start = None if spec.options["force"] else cache.load_initialisation(file)
     run.facts["reused"]["init"] = start is not None
     if start is None:
@@ -267,7 +191,7 @@ def _train(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData, eva
     One process at a time: runs that differ only in their evaluation share the training and its checkpoint.
     """
     spec = run.spec
-    finished = Path(spec.options["runs_dir"]) / "cache" / "train" / f"{spec.train_id}.safetensors"
+    finished = Path(spec.options["runs_dir"]) / "cache" / "train" / cached_name(spec.train_id)
     if distributed():
         _train_now(run, bundle, adapter, data, eval_rows, finished)
         return

@@ -139,6 +139,21 @@ def code_version() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changed)}
 
 
+STARTS_AND_TRAINS = ("eva_bench/eva/*.py", "baselines/*.py", "eva_bench/svd.py", "eva_bench/adapter.py", "eva_bench/train.py")
+
+
+@cache
+def _training_code() -> str:
+    """Checksum of the code behind starts and trained weights."""
+    files = sorted(path for pattern in STARTS_AND_TRAINS for path in ROOT.glob(pattern))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def cached_name(identity: str) -> str:
+    """File name for a cached start or training: other code must not find what this code left."""
+    return f"{identity}-{_training_code()[:8]}.safetensors"
+
+
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -65,11 +65,12 @@ def _is_done(store: Store, spec: RunSpec, need_adapter: bool) -> bool:
 def _run_claimed(spec: RunSpec, store: Store, stop: StopSignal | None) -> int:
     _offline()
     from eva_bench import pipeline  # imports torch
+    from eva_bench.prepare import prepare
 
     with StopSignal() if stop is None else nullcontext(stop) as stop:
         run, status, error = None, "ok", None
         try:
-            run = pipeline.prepare(spec, stop, store)
+            run = prepare(spec, stop, store)
             pipeline.execute(run)
         except UserError:
             raise

@@ -18,6 +18,7 @@ from rich.table import Table
 from eva_bench.errors import UserError
 from eva_bench.plan import COORDINATES, Cell, Plan, make_plan
 from eva_bench.progress import console, say
+from eva_bench.provenance import cached_name
 from eva_bench.record import Record
 from eva_bench.store import Store
 
@@ -101,12 +102,12 @@ def suspicion(record: Record) -> str:
 def needs(cell: Cell) -> str:
     """What a cell that is not done has to compute, and what it finds in the caches."""
     caches = Path(cell.spec.options["runs_dir"]) / "cache"
-    trained = caches / "train" / f"{cell.spec.train_id}.safetensors"
+    trained = caches / "train" / cached_name(cell.spec.train_id)
     if trained.exists():
         return "evaluation"
     if trained.with_suffix(".checkpoint").exists():
         return "rest of the training, evaluation"
-    if (caches / "init" / f"{cell.spec.init_id}.safetensors").exists():
+    if (caches / "init" / cached_name(cell.spec.init_id)).exists():
         return "training, evaluation"
     return "initialisation, training, evaluation"
 

@@ -14,7 +14,7 @@ from peft import PeftModel
 from eva_bench.errors import UserError
 from eva_bench.export import export_adapter
 from eva_bench.models import classifier
-from eva_bench.pipeline import build
+from eva_bench.prepare import build
 from eva_bench.train import fit
 from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF, method_names, method_values

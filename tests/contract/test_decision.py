@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from eva_bench.export import export_adapter
 from eva_bench.models import decision
-from eva_bench.pipeline import build
+from eva_bench.prepare import build
 from eva_bench.task import Calibration
 from eva_bench.train import fit
 from tasks.control.windows import Windows

@@ -12,7 +12,7 @@ from eva_bench.export import export_adapter
 from eva_bench.method import target_layers
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
-from eva_bench.pipeline import build
+from eva_bench.prepare import build
 from tests.conftest import ARCHITECTURES, FixedBatches, method_names, method_values
 
 LOW_RANK = [name for name in method_names() if name != "full"]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eva_bench.errors import UserError
-from eva_bench.pipeline import build
+from eva_bench.prepare import build
 from eva_bench.runner import run_cell
 from eva_bench.spec import compose_spec
 from eva_bench.store import Store

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from eva_bench import cache, models
-from eva_bench.pipeline import build
+from eva_bench.prepare import build
 from eva_bench.runner import run_cell
 from eva_bench.spec import compose_spec
 from eva_bench.store import Store

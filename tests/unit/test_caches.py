@@ -78,3 +78,18 @@ def test_a_failed_save_leaves_the_former_checkpoint(tmp_path):
     with pytest.raises(Exception, match="pickle"):
         checkpoint.save(path, {"step": lambda: 2})
     assert checkpoint.load(path) == {"step": 1}
+
+
+def test_other_code_does_not_find_what_this_code_left(monkeypatch, tmp_path):
+    from eva_bench import provenance
+
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines/lora.py").write_text("A = 1\n")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    names = []
+    for text in ("A = 1\n", "A = 2\n", "A = 1\n"):
+        (tmp_path / "baselines/lora.py").write_text(text)
+        provenance._training_code.cache_clear()
+        names.append(provenance.cached_name("abc"))
+    provenance._training_code.cache_clear()
+    assert names[0] == names[2] != names[1] and names[0].startswith("abc-")

@@ -12,7 +12,7 @@ from eva_bench.errors import UserError
 from eva_bench.method import target_layers
 from eva_bench.models import decision
 from eva_bench.models.pocket.pretrain_decision import FOLDER, SIZES
-from eva_bench.pipeline import build
+from eva_bench.prepare import build
 from eva_bench.provenance import sha256_of
 from eva_bench.spec import CONF, compose_spec
 from tasks import npz

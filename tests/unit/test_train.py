@@ -13,7 +13,7 @@ from eva_bench.checkpoint import Interrupted, StopSignal
 from eva_bench.errors import NonFiniteLoss
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
-from eva_bench.pipeline import build
+from eva_bench.prepare import build
 from tests.conftest import method_values, tiny_llama
 
 SETTINGS = {"lr": 1e-2, "steps": 6, "epochs": None, "batch_size": 8, "micro_batch_size": 8, "schedule": "cosine", "warmup_ratio": 0.3,

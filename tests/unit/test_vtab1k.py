@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from eva_bench.errors import UserError
-from eva_bench.pipeline import build
+from eva_bench.prepare import build
 from eva_bench.provenance import POCKET_MODELS, data_identity, sha256_of
 from tasks import images, sources
 from tasks.pocket import vtab1k
