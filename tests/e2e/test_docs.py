@@ -1,0 +1,117 @@
+"""Every command in README and docs is typed: the pocket ones run (shortened), the others get as far as they can here.
+
+The worked examples of adding a method and a task are built in a copy of the project, file by file as the pages say, and
+checked with the commands of the pages.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHORT = ["train.epochs=null", "train.steps=2", "train.batch_size=8", "train.micro_batch_size=8", "calibration.batch_size=8",
+         "eval.limit=2", "tracking=off", "threads=1"]  # fmt: skip
+GENERATES = ["eval.max_new_tokens=8"]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def typed(page) -> list[str]:
+    """The command lines of a page's blocks, one per command, without comments."""
+    lines = [line for language, block in BLOCK.findall(page.read_text(encoding="utf-8")) if not language for line in block.splitlines()]
+    parts = [part.strip() for line in lines for part in line.split("#")[0].split("&&")]
+    return [part for part in parts if part.startswith(("python run.py", "make "))]
+
+
+ALL = sorted({command for page in PAGES for command in typed(page)})
+RUNS = [shlex.split(command)[2:] for command in ALL if command.startswith("python") and "<" not in command]
+FAMILIES = {f"task={folder.name}" for folder in (ROOT / "conf/task").iterdir() if folder.is_dir()} - {"task=commonsense"}
+EXAMPLES = {"method=milora", "method=my_method", "task=wnli"}  # made by the pages that name them
+
+
+def kind(arguments: list[str]) -> str:
+    """What can be asked of a command: to run, to list its cells, or to name what is not on this machine."""
+    if EXAMPLES & set(arguments):
+        return "example"
+    if {"scale=lite", "scale=paper", "data.root=data/hub", "data.root=data/vtab-1k"} & set(arguments):
+        return "needs data"
+    suite = any(item.startswith(("suite=", "-m")) for item in arguments) or FAMILIES & set(arguments)
+    return "cells" if suite else "run"
+
+
+def of_kind(wanted: str) -> list[list[str]]:
+    found = [arguments for arguments in RUNS if kind(arguments) == wanted]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("arguments", of_kind("run"), ids=" ".join)
+def test_a_pocket_command_runs(arguments, command, places):
+    language = GENERATES if {"task=gsm8k", "task=math"} & set(arguments) else []
+    code, _, err = command(*arguments, *SHORT, *language, *places)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("arguments", of_kind("cells"), ids=" ".join)
+def test_a_sweep_lists_its_cells(arguments, command, places):
+    code, out, err = command(*arguments, "dry_run=true", *places)
+    assert code == 0 and "missing" in out, err
+
+
+@pytest.mark.parametrize("arguments", of_kind("needs data"), ids=" ".join)
+def test_a_command_for_larger_data_is_understood_up_to_what_is_not_here(arguments, command, places):
+    code, out, err = command(*arguments, *SHORT, *places)
+    missing = err if code == 2 else out
+    assert re.search("make fetch|are not published|cells: ", missing) and "nknown" not in err, (code, err)
+
+
+def test_every_make_target_that_a_page_names_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    words = [word for command in ALL if command.startswith("make") for word in shlex.split(command)[1:]]
+    targets = {word for word in words if re.fullmatch("[a-z-]+", word)} | {
+        target for page in PAGES for target in re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))
+    }
+    assert len(targets) > 10
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_link_of_a_page_leads_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
+
+
+@pytest.mark.parametrize("name", ["add_a_method", "add_a_task"])
+def test_the_worked_example_of_a_page_works(name, tmp_path):
+    copy = tmp_path / "project"
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for file in listed:
+        if not file.startswith(("results/", "docs/img")) and (ROOT / file).is_file():
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / file, copy / file)
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    files = re.findall(r"^## \d\. [^\n]*`([^`\n]+)`\n+```\w+\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(files) >= 2
+    for path, content in files:
+        assert not (copy / path).exists(), f"{path} is there already: not an example any more"
+        (copy / path).write_text(content, encoding="utf-8")
+    if name == "add_a_method":  # its page is described, not printed: the description will do
+        (copy / "docs/methods/milora.md").write_text(page[page.index("\n## 3.") : page.index("\n## 4.")])
+
+    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
+    for line in typed(ROOT / "docs" / f"{name}.md"):
+        if line.startswith("make test"):
+            call = ["-m", "pytest", "-n", "0", "-q", *shlex.split(re.search('ARGS="(.*)"', line)[1])]
+        else:
+            call = [*shlex.split(line)[1:], *SHORT, f"results_dir={tmp_path / 'results'}", f"runs_dir={tmp_path / 'runs'}"]
+        done = subprocess.run([sys.executable, *call], cwd=copy, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
