@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 
 from eva_bench.tables.build import Cell, Table
@@ -13,6 +14,8 @@ LATEX = {
     "~": r"\~{}", "±": r"$\pm$", "–": "--", "≥": r"$\geq$", "<": r"$<$", ">": r"$>$", "…": r"\ldots{}",
 }  # fmt: skip
 
+MINUS = re.compile(r"(?<![\w.)])-(?=\d)")
+
 NUMBERS_HEAD = r"""% Written by `make tables`. \evabench{<table>/<row>/<column>} is the number of that cell; an unknown name is an error.
 \providecommand{\evabench}[1]{\ifcsname evabench/#1\endcsname\csname evabench/#1\endcsname\else\errmessage{no such cell: #1}\fi}
 \providecommand{\evabenchcell}[2]{\expandafter\def\csname evabench/#1\endcsname{#2}}
@@ -20,8 +23,9 @@ NUMBERS_HEAD = r"""% Written by `make tables`. \evabench{<table>/<row>/<column>}
 
 
 def latex(text: str) -> str:
-    """Any text, safe in LaTeX."""
-    return "".join(LATEX.get(character, character) for character in text)
+    """Any text, safe in LaTeX; a minus before a number is one."""
+    escaped = "".join(LATEX.get(character, character) for character in text)
+    return MINUS.sub("$-$", escaped)
 
 
 def markdown(text: str) -> str:

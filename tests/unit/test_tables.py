@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -194,6 +195,24 @@ def test_markup_in_names_is_shown_not_obeyed():
     assert r"a\|b &lt;b>$x_1$&lt;/b>" in to_markdown(built)
     assert r"\$x\_1\$" in to_latex(built) and r"\textbackslash{}input\{c\} 5\%" in to_latex(built)
     assert not re.search(r"[%#$\\{}]", to_numbers([built]).splitlines()[-1].split("}{")[0].removeprefix(r"\evabenchcell{"))
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
+def test_latex_accepts_every_committed_table_and_every_number(tmp_path):
+    tables = sorted((ROOT / "results/tables").glob("*-*.tex"))
+    cells = re.findall(r"^\\evabenchcell\{([^}]*)\}", (ROOT / "results/tables/numbers.tex").read_text(), re.MULTILINE)
+    assert len(tables) > 10 and len(cells) > 100
+    lines = [r"\documentclass{article}\usepackage{booktabs}", rf"\input{{{ROOT}/results/tables/numbers.tex}}", r"\begin{document}"]
+    lines += [rf"\input{{{path}}}" for path in tables] + [rf"\evabench{{{cell}}}" for cell in cells] + [r"\end{document}"]
+    (tmp_path / "all.tex").write_text("\n\n".join(lines))
+    done = subprocess.run(["pdflatex", "-halt-on-error", "all.tex"], cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-1500:]
+
+
+def test_a_minus_in_latex_is_no_hyphen():
+    from eva_bench.tables.formats import latex
+
+    assert latex("-4.1 ± 7.5 (-0.3)") == r"$-$4.1 $\pm$ 7.5 ($-$0.3)" and latex("1.5-2, olora-5") == "1.5-2, olora-5"
 
 
 def names_in(folder: str) -> set[str]:
