@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,6 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+
+from benchmarks import page
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES = 24
@@ -111,14 +112,7 @@ def measure() -> dict[str, dict]:
 
 def main() -> None:
     """Measure, write results/bench/control.{json,md}, print the table."""
-    figures = measure()
-    folder = ROOT / "results" / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "control.json").write_text(json.dumps(figures, indent=1) + "\n")
-    rows = [f"| {name} | {f['value']} {f['unit']} | {f['reach']} |" for name, f in figures.items()]
-    lines = ["# What control costs", "", "| figure | measured | reach |", "| --- | --- | --- |", *rows, NOTE.rstrip()]
-    (folder / "control.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    page.write("control", "What control costs", measure(), NOTE)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import subprocess
@@ -12,6 +11,8 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+
+from benchmarks import page
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = [sys.executable, "run.py", "method=eva", "task=gsm8k"]
@@ -127,14 +128,7 @@ def _bare_loop(spec, run, bundle, adapter, examples) -> list[float]:
 
 def main() -> None:
     """Measure, write results/bench/core.{json,md}, print the table."""
-    figures = measure()
-    folder = ROOT / "results" / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "core.json").write_text(json.dumps(figures, indent=1) + "\n")
-    rows = [f"| {name} | {f['value']} {f['unit']} | {f['reach']} |" for name, f in figures.items()]
-    table = ["# What a run costs", "", "| figure | measured | reach |", "| --- | --- | --- |", *rows]
-    (folder / "core.md").write_text("\n".join(table) + "\n")
-    print("\n".join(table))
+    page.write("core", "What a run costs", measure())
 
 
 if __name__ == "__main__":

@@ -16,12 +16,17 @@ import time
 from itertools import product
 from pathlib import Path
 
+from benchmarks import page
 from eva_bench.spec import CONF
 from eva_bench.store import Store
 from eva_bench.tables.spec import read_table, read_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = 3000
+NOTE = """
+Made-up records of 40 tasks, nine methods and up to nine seeds, with the curves and settings of real ones. Cold starts, two
+CPU cores, no torch. `python -m benchmarks.report`
+"""
 
 
 def synthesise(results: Path, count: int = RECORDS, source: Path = ROOT / "results") -> int:
@@ -102,15 +107,7 @@ def _command(module: str, folder: str) -> tuple[float, int]:
 
 def main() -> None:
     """Write results/bench/report.{json,md}."""
-    figures = measure()
-    folder = ROOT / "results" / "bench"
-    (folder / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
-    lines = ["# Tables and report of 3,000 records", "", "| what | value | to reach |", "| --- | --- | --- |"]
-    lines += [f"| {name} | {found['value']} {found['unit']} | {found['reach']} |" for name, found in figures.items()]
-    lines += ["", "Made-up records of 40 tasks, nine methods and up to nine seeds, with the curves and settings of real ones. Cold starts, two "
-              "shared CPU cores, no torch. `python -m benchmarks.report`"]  # fmt: skip
-    (folder / "report.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    page.write("report", "Tables and report of 3,000 records", measure(), NOTE)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+from benchmarks import page
 from eva_bench.plan import make_plan
 from eva_bench.record import load_record
 from eva_bench.store import Store
@@ -117,14 +118,10 @@ def main() -> None:
     """Measure, write results/bench/sweeps.{json,md}, print the table. `quick` measures short runs and writes nothing."""
     quick = "quick" in sys.argv[1:]
     figures = measure(quick)
-    rows = [f"| {name} | {f['value']} {f['unit']} | {f['reach']} |" for name, f in figures.items()]
-    table = "\n".join(["# What a sweep costs", "", "| figure | measured | reach |", "| --- | --- | --- |", *rows])
-    if not quick:
-        folder = ROOT / "results" / "bench"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "sweeps.json").write_text(json.dumps(figures, indent=1) + "\n")
-        (folder / "sweeps.md").write_text(table + "\n")
-    print(table)
+    if quick:
+        print(json.dumps(figures, indent=1))
+    else:
+        page.write("sweeps", "What a sweep costs", figures)
 
 
 if __name__ == "__main__":

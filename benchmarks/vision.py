@@ -6,7 +6,6 @@ images; `photographs=<folder of the archive>` adds real ones, and the time that 
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
+from benchmarks import page
 from eva_bench import models, pipeline
 from eva_bench.checkpoint import StopSignal
 from eva_bench.prepare import prepare
@@ -112,14 +112,8 @@ def _decoding(root: str) -> dict[str, dict]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, write results/bench/vision.{json,md}, print the table."""
     given = dict(item.split("=", 1) for item in (sys.argv[1:] if arguments is None else arguments))
-    figures = measure(given.get("photographs"))
-    folder = Path(given.get("out", ROOT / "results" / "bench"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vision.json").write_text(json.dumps(figures, indent=1) + "\n")
-    rows = [f"| {name} | {f['value']} {f['unit']} | {f['reach']} |" for name, f in figures.items()]
-    table = ["# Vision: speed of training, wait for data", "", "| figure | measured | reach |", "| --- | --- | --- |", *rows]
-    (folder / "vision.md").write_text("\n".join(table) + "\n")
-    print("\n".join(table))
+    folder = Path(given.get("out", page.FOLDER))
+    page.write("vision", "Vision: speed of training, wait for data", measure(given.get("photographs")), folder=folder)
 
 
 if __name__ == "__main__":

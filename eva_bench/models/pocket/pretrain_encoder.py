@@ -5,7 +5,6 @@ generated text. The same versions on the same kind of processor with the same nu
 """
 
 import argparse
-import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,8 +15,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
-from eva_bench.models.pocket import encoder_corpus, manifest
-from eva_bench.models.pocket.pretrain_language import _PIECES, learning_rate
+from eva_bench.models.pocket import encoder_corpus, loop, manifest
+from eva_bench.models.pocket.pretrain_language import _PIECES
 from eva_bench.models.pocket.worlds import COMMON, SENTENCE_STARTS
 
 FOLDER = Path(__file__).parent / "encoder"
@@ -124,28 +123,13 @@ def held_out_loss(model: RobertaForMaskedLM, together: nn.Linear, tokenizer: Pre
 def train(model: RobertaForMaskedLM, together: nn.Linear, tokenizer, steps: int, size: int, peak: float) -> float:
     """Train in place and return the mean loss of the last 50 steps."""
     parameters = [*model.parameters(), *together.parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
-        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98), fused=True)
+    optimizer = loop.adamw(parameters, peak, decay=0.05, beta2=0.98)
     generator = torch.Generator().manual_seed(SEED)
-    losses, started = [], time.perf_counter()
-    for step, batch in zip(range(steps), batches(tokenizer, "train", size), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, peak)
-        loss = loss_of(model, together, batch, generator)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        if step % 200 == 199:
-            speed = (time.perf_counter() - started) / (step + 1)
-            mean = sum(losses[-200:]) / 200
-            left = speed * (steps - step - 1)
-            print(f"step {step + 1}/{steps}  loss {mean:.4f}  {speed:.3f} s/step  left {left:.0f} s", flush=True)
-    return sum(losses[-50:]) / len(losses[-50:])
+
+    def loss(batch) -> torch.Tensor:
+        return loss_of(model, together, batch, generator)
+
+    return loop.fit(parameters, optimizer, batches(tokenizer, "train", size), loss, steps, peak)
 
 
 def main() -> None:

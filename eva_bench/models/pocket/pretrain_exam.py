@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eva_bench.models.pocket import exam_text, manifest, pretrain_language
-from eva_bench.models.pocket.pretrain_language import learning_rate, write
+from eva_bench.models.pocket.loop import learning_rate
+from eva_bench.models.pocket.pretrain_language import write
 
 FOLDER = Path(__file__).parent / "exam"
 SIMPLE = 0.25  # share of the first stage with one layout: from there the others are learnt

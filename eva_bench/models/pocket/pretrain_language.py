@@ -5,8 +5,6 @@ versions on the same kind of processor with the same number of threads give the 
 """
 
 import argparse
-import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from eva_bench.models.pocket import corpus, manifest
+from eva_bench.models.pocket import corpus, loop, manifest
 from eva_bench.models.pocket.worlds import COMMON, SENTENCE_STARTS
 
 FOLDER = Path(__file__).parent / "language"
@@ -83,14 +81,6 @@ def batches(tokenizer: PreTrainedTokenizerFast, stream: str, size: int) -> Itera
         buffer = buffer[size * LENGTH :]
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Return the rate of a step: warm-up over 2 %, then a cosine down to 3 % of the peak."""
-    warmup = max(1, steps // 50)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))))
-
-
 @torch.no_grad()
 def held_out_loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n_batches: int = 8) -> float:
     """Return the mean next-token loss on text the model has not seen."""
@@ -105,29 +95,14 @@ def held_out_loss(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n
 
 def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, size: int, peak: float) -> float:
     """Train in place and return the mean loss of the last 50 steps."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95), fused=True)
-    losses, started = [], time.perf_counter()
-    for step, batch in zip(range(steps), batches(tokenizer, "train", size), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, peak)
+
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(input_ids=batch, labels=batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        if step % 100 == 99:
-            speed = (time.perf_counter() - started) / (step + 1)
-            mean = sum(losses[-100:]) / 100
-            print(
-                f"step {step + 1}/{steps}  loss {mean:.4f}  {speed:.3f} s/step  left {speed * (steps - step - 1):.0f} s",
-                flush=True,
-            )
-    return sum(losses[-50:]) / len(losses[-50:])
+            return model(input_ids=batch, labels=batch).loss
+
+    parameters = list(model.parameters())
+    optimizer = loop.adamw(parameters, peak, decay=0.1, beta2=0.95)
+    return loop.fit(parameters, optimizer, batches(tokenizer, "train", size), loss_of, steps, peak)
 
 
 def write(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, facts: dict) -> None:
