@@ -126,7 +126,7 @@ def fit(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     total = total_steps(train, len(examples))
     torch.manual_seed(stream_seed(seed, "dropout"))
-    result = _resume(checkpoint_file, adapter, optimizer, result or TrainResult())
+    result = _resume(checkpoint_file, adapter, optimizer, accelerator.scaler, result or TrainResult())
     result.micro_batch_size = result.micro_batch_size or train["micro_batch_size"]
     model.train()
     last_save = time.monotonic()
@@ -157,7 +157,7 @@ def fit(
                 result.epochs.append(_evaluate_between(after_epoch, step + 1, model))
             due = time.monotonic() - last_save > 60 * checkpoint_minutes
             if (asked or due) and accelerator.is_main_process:
-                _save(checkpoint_file, adapter, optimizer, result)
+                _save(checkpoint_file, adapter, optimizer, accelerator.scaler, result)
                 last_save = time.monotonic()
             if asked:
                 raise checkpoint.Interrupted(f"after step {step + 1} of {total}")
@@ -240,18 +240,21 @@ def _agree(accelerator: Accelerator, loss: torch.Tensor, stop: checkpoint.StopSi
     return value, asked > 0
 
 
-def _save(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> None:
+def _save(file: Path, adapter: Adapter, optimizer, scaler: torch.amp.GradScaler | None, result: TrainResult) -> None:
     state = {"tensors": adapter.state_dict(), "optimizer": optimizer.state_dict(), "result": asdict(result)}
-    checkpoint.save(file, state | {"rng": _rng_state()})
+    state |= {"rng": _rng_state(), "scaler": scaler.state_dict() if scaler else None}
+    checkpoint.save(file, state)
 
 
-def _resume(file: Path, adapter: Adapter, optimizer, result: TrainResult) -> TrainResult:
+def _resume(file: Path, adapter: Adapter, optimizer, scaler: torch.amp.GradScaler | None, result: TrainResult) -> TrainResult:
     state = checkpoint.load(file)
     if state is None:
         return result
     adapter.load_state_dict(state["tensors"])
     optimizer.load_state_dict(state["optimizer"])
     _set_rng_state(state["rng"])
+    if scaler and state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
     for name, value in state["result"].items():
         setattr(result, name, value)
     result.resumed += 1

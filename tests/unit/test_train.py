@@ -171,3 +171,18 @@ def test_another_learning_rate_for_b_is_for_b_alone(method):
     for name, parameter in adapter.trained().items():
         assert rates[id(parameter)] == pytest.approx(16e-3 if name.endswith("q_proj.B") else 1e-3), name
     assert len(rates) == len(adapter.trained())
+
+
+def test_the_gradient_scaler_of_fp16_comes_back_from_a_checkpoint(task, examples, tmp_path):
+    """fp16 trains on a GPU only; here a scaler that has met two overflows is saved and read back."""
+    module = tiny_llama()
+    bundle = ModelBundle(module, Pads(), find_targets(module, ["q_proj"]), "language")
+    adapter = build(method_values("lora"), "method").attach(bundle, None, 0)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
+    scaler, fresh = torch.amp.GradScaler("cpu"), torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(1))
+    scaler.load_state_dict(scaler.state_dict() | {"scale": 2.0**14, "_growth_tracker": 5})
+    train._save(tmp_path / "c", adapter, optimizer, scaler, train.TrainResult(steps=3))
+    fresh.scale(torch.ones(1))
+    assert train._resume(tmp_path / "c", adapter, optimizer, fresh, train.TrainResult()).steps == 3
+    assert fresh.state_dict() == scaler.state_dict() and fresh.get_scale() == 2.0**14
