@@ -69,8 +69,11 @@ def assemble(selection: Selection, model: str | None) -> Table:
     beside = _column_of_published(columns, blocks)
     header = ["method", *(_heading(selection, column) for column in columns), "seeds", "parameters", "init s", "train s"]
     header += list(blocks) if beside else []
-    untrained = [_cell(selection.untrained(column), unit(table, column)) for column in columns]
-    lines = [Line("untrained", untrained + [Cell() for _ in header[1 + len(columns) :]], "untrained")]
+    beside_methods = {"untrained": selection.untrained} | ({table.reference: selection.reference} if table.reference else {})
+    lines = []
+    for title, find in beside_methods.items():
+        cells = [_cell(find(column), unit(table, column)) for column in columns]
+        lines.append(Line(title, cells + [Cell() for _ in header[1 + len(columns) :]], "untrained"))
     for row in table.rows:
         cells = [_cell(values[row.title, column.title], unit(table, column), most) for column in columns]
         cells += _costs(selection, row)

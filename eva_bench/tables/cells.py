@@ -128,7 +128,10 @@ class Selection:
         return column.metric or record.spec["task"]["primary"]
 
     def check_names(self) -> None:
-        """Raises UserError for a metric or fact that nothing has."""
+        """Raises UserError for a metric, fact or reference that nothing has."""
+        prefix, used = f"{self.table.reference}_", self.used
+        if self.table.reference and used and not any(name.startswith(prefix) for record in used for name in record.metrics):
+            raise UserError(f"conf/table/{self.table.name}.yaml: no record has metrics of the reference '{self.table.reference}'.")
         for column in self.table.columns:
             if column.optional:
                 continue
@@ -154,15 +157,23 @@ class Selection:
 
     def untrained(self, column: Column | Mean) -> Value | None:
         """The untouched models' score: one number, or one per seed where a head is drawn at random."""
+        return self._whatever_the_method(column, lambda record, metric: record.metrics_before.get(metric))
+
+    def reference(self, column: Column | Mean) -> Value | None:
+        """The score of what the table names beside the methods, an expert say, on the same rows."""
+        return self._whatever_the_method(column, lambda record, metric: record.metrics.get(f"{self.table.reference}_{metric}"))
+
+    def _whatever_the_method(self, column: Column | Mean, find: Callable[[Record, str], float | None]) -> Value | None:
+        """A score that does not depend on the method, per seed, or once where no seed differs."""
         if isinstance(column, Column):
-            before: dict[int, float] = {}
+            found: dict[int, float] = {}
             for (_, task), cell in self.cells.items():
                 for record in cell if task == column.task and not column.fact else []:
-                    if (score := record.metrics_before.get(self.metric(column, record))) is not None:
-                        before.setdefault(record.seed, score)
-            scores = [before[seed] for seed in sorted(before)]
+                    if (score := find(record, self.metric(column, record))) is not None:
+                        found.setdefault(record.seed, score)
+            scores = [found[seed] for seed in sorted(found)]
             return Value.of(scores[:1] if len(set(scores)) == 1 else scores)
-        values = [value.mean for part in self.parts(column) if (value := self.untrained(part))]
+        values = [value.mean for part in self.parts(column) if (value := self._whatever_the_method(part, find))]
         return Value(mean(values), None, 1, (len(values), len(self.parts(column)))) if values else None
 
 

@@ -89,6 +89,7 @@ class TableSpec(Strict):
     vary: dict[str, Any] = Field(default_factory=dict)
     published: list[Published] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+    reference: str | None = None  # a row of scores that the records keep as <reference>_<metric>, an expert's say
     statistics: bool = False  # a second table: intervals, differences to LoRA, collapses
     only_means: bool = False  # the averages alone are shown
     across_models: bool = False  # columns of several model kinds: one table per scale

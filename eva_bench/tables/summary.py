@@ -19,7 +19,7 @@ NOTES = [
     f"{statistics.RESAMPLES:,} resamples, seeds drawn anew within every task: what other seeds would give on these tasks.",
     "Difference to LoRA: mean over tasks of the paired differences on the same seed and data order. Better than LoRA: the chance that a run "
     "beats a LoRA run of the same task, ties half. p: paired t test over all pairs of task and seed, Holm's correction over the rows.",
-    "Collapsed: runs that failed, or that end no better than the untouched model; all but failed runs, which have no score, are in "
+    "Collapsed: runs that failed, or that end no better than the untouched model, unless that is perfect already; all but failed runs, which have no score, are in "
     "every mean. Methods with fewer tasks than others are not comparable in the mean.",
 ]
 
@@ -70,9 +70,10 @@ def collapses(selection: Selection, row: Row) -> int:
 
 
 def _collapsed(record: Record) -> bool:
-    """The task's own verdict where it has one, otherwise: the primary metric is not above the untouched model's."""
+    """The task's own verdict where it has one, otherwise: not better than the untouched model, unless that was perfect."""
     if "collapsed" in record.metrics:
         return bool(record.metrics["collapsed"])
     primary = record.spec["task"]["primary"]
     before = record.metrics_before.get(primary)
-    return before is not None and record.metrics.get(primary, before) <= before
+    after = record.metrics.get(primary, before)
+    return before is not None and (after < before or after == before < 1)

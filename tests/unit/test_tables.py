@@ -259,3 +259,24 @@ def test_make_tables_writes_every_format_twice_the_same_without_torch(tmp_path):
 def test_no_records_at_all_is_no_error(tmp_path, capsys):
     assert main([str(tmp_path)]) == 0
     assert "no tables" in capsys.readouterr().out
+
+
+METRICS = {"exact_match_strict": 0.5, "exact_match_flexible": 0.5, "reference_loss": 1.0}
+
+
+def test_a_reference_beside_the_methods_and_a_typo_in_it():
+    spec = GSM8K.model_copy(update={"reference": "expert"})
+    shown = table([record("lora", seed, 0.5, metrics=METRICS | {"expert_exact_match_strict": 0.9}) for seed in (0, 1)], spec)
+    assert row(shown, "expert")["strict"] == "90.0" and [line.title for line in shown.lines][:2] == ["untrained", "expert"]
+    with pytest.raises(UserError, match="no record has metrics of the reference 'expert'"):
+        table([record("lora", 0, 0.5)], spec)
+
+
+def test_collapsed_is_not_better_than_before_unless_before_was_perfect():
+    from eva_bench.tables.summary import _collapsed
+
+    def collapsed(before: float, after: float) -> bool:
+        return _collapsed(record("lora", 0, after, metrics_before={"exact_match_strict": before}))
+
+    assert [collapsed(0.2, 0.1), collapsed(0.2, 0.2), collapsed(0.2, 0.3)] == [True, True, False]
+    assert [collapsed(1.0, 1.0), collapsed(1.0, 0.9)] == [False, True]
