@@ -1,4 +1,4 @@
-"""The README's numbers are those of the committed table, and the commands it names exist."""
+"""Numbers in README and pages are those of the committed tables, and the commands it names exist."""
 
 import csv
 import re
@@ -25,6 +25,15 @@ def test_every_result_in_the_readme_is_in_the_table():
     for row in shown:
         for title, value in row.items():
             assert value == table[row["method"]][title], (row["method"], title)
+
+
+def test_the_ablation_on_evas_page_is_the_committed_table():
+    page = (ROOT / "docs/methods/eva.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `(\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    with (ROOT / "results/tables/ablation-pocket-pocket_language.csv").open(encoding="utf-8", newline="") as file:
+        table = {row["method"]: (row["loss"].split(" ")[0], row["strict"].split(" ")[0]) for row in csv.DictReader(file)}
+    assert {name for name, *_ in shown} == table.keys() - {"untrained"}
+    assert {name: tuple(values) for name, *values in shown} == {name: table[name] for name, *_ in shown}
 
 
 def test_every_make_target_and_link_exists():
