@@ -51,10 +51,11 @@ def synthesise(results: Path, count: int = RECORDS, source: Path = ROOT / "resul
 
 
 def _metrics(task: str) -> list[str]:
-    """Every metric of a task that any table shows; the primary one first."""
-    columns = [column for table in read_tables() for column in table.columns if column.task == task and column.fact is None]
-    names = dict.fromkeys(column.metric or "accuracy" for column in columns)
-    return sorted(names, key=lambda name: name not in ("accuracy", "mean"))
+    """Every metric of a task that any table shows; the primary one first, references last."""
+    shown = [(table, column) for table in read_tables() for column in table.columns if column.task == task and column.fact is None]
+    names = dict.fromkeys(column.metric or "accuracy" for _, column in shown)
+    references = {f"{table.reference}_{column.metric}" for table, column in shown if table.reference}
+    return sorted(names, key=lambda name: name not in ("accuracy", "mean")) + sorted(references)
 
 
 def _made_up(record: dict, task: str, method: str, seed: int, names: list[str]) -> dict:
