@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from eva_bench import cache, models
 from eva_bench.prepare import build
+from eva_bench.provenance import cached_name
 from eva_bench.runner import run_cell
 from eva_bench.spec import compose_spec
 from eva_bench.store import Store
@@ -41,8 +42,8 @@ def trained_model(spec, runs: Path) -> torch.nn.Module:
     """The model at the end of training, from the caches of the run."""
     bundle = models.load(spec["model"], spec.options["model_path"], "cpu")
     method = build(spec["method"], "method")
-    adapter = method.install(bundle, cache.load_initialisation(runs / "cache/init" / f"{spec.init_id}.safetensors"))
-    tensors, _ = cache.load_tensors(runs / "cache/train" / f"{spec.train_id}.safetensors")
+    adapter = method.install(bundle, cache.load_initialisation(runs / "cache/init" / cached_name(spec.init_id)))
+    tensors, _ = cache.load_tensors(runs / "cache/train" / cached_name(spec.train_id))
     adapter.load_state_dict(tensors)
     return bundle.module
 
@@ -91,6 +92,6 @@ def test_full_fine_tuning_leaves_a_whole_checkpoint_that_loads(checkpoint, mirro
     )  # fmt: skip
     assert spec["train"]["lr"] == 2e-5 and spec.origins["tuned"] == ["lite/math/full"]
     assert run_cell(spec) == 0
-    stored, _ = cache.load_tensors(tmp_path / "runs/cache/train" / f"{spec.train_id}.safetensors")
+    stored, _ = cache.load_tensors(tmp_path / "runs/cache/train" / cached_name(spec.train_id))
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "runs" / spec.run_id / "model").state_dict()
     assert stored and all(torch.equal(loaded[key], value) for key, value in stored.items())
