@@ -21,6 +21,7 @@ from torch import nn
 from benchmarks.eva_models import Batches, load_pretrained, random_llama
 from eva_bench.eva import compute_subspaces, redistribute_ranks
 from eva_bench.eva.inputs import InputTap
+from eva_bench.processes import keep_freed_memory
 from eva_bench.svd import truncated_svd
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "bench"
@@ -175,13 +176,13 @@ def over_forward(
 
 def statistics_bytes(model: nn.Module, targets: list[str], rank: int) -> int:
     """What the engine keeps beside the model: two float64 vectors of sums per distinct input."""
-    from eva_bench.eva.accumulate import EXACT_WIDTH
+    from eva_bench.eva.accumulate import EXACT_WIDTH, sketch_columns
 
     k, total = rank * RHO, 0
     groups = ("q_proj", "o_proj", "gate_proj", "down_proj")  # one per distinct input of a Llama block
     for name in (t for t in targets if t.endswith(groups)):
         width = model.get_submodule(name).in_features
-        columns = width if width <= EXACT_WIDTH else min(width, k + max(k, 16))
+        columns = width if width <= EXACT_WIDTH else min(width, sketch_columns(k))
         total += 2 * 8 * (2 + width * (1 + columns))
     return total
 
@@ -220,6 +221,7 @@ def svd_against_peft(side: int, rank: int, decay: float, repeats: int) -> dict:
 
 def measure(quick: bool) -> dict:
     """All figures."""
+    keep_freed_memory()  # as every run of the suite does
     repeats = 1 if quick else 5
     names = ["pocket"] if quick else ["minilm", "pocket", "stories260K"]
     found = [(name, *parts) for name in names if (parts := load_pretrained(name))]

@@ -11,7 +11,7 @@ def write_markdown(figures: dict, path: Path) -> None:
     lines = [
         "# EVA's initialisation", "",
         f"`python -m benchmarks.eva_init`, {machine['cores']} cores, {machine['threads']} threads,"
-        f" torch {machine['torch']}; medians, both sides in turn in one process.", "",
+        f" torch {machine['torch']}; medians, both sides in turn in one process that keeps freed memory, as runs do.", "",
         "## Against PEFT's EVA (reach: time >= 8, captured >= PEFT's and >= 0.995)", "",
         "Captured variance is measured in float64 against the best possible at the same ranks. Where the default tolerance"
         " leaves ours below PEFT's, further rows show smaller ones.", "",

@@ -18,6 +18,11 @@ EXACT_WIDTH = 256  # up to here `auto` keeps every second moment: no slower than
 TRIAL_SHARE = 1 / 8  # of the batches read so far: how many fresh ones a look measures on; they are counted afterwards
 
 
+def sketch_columns(components: int) -> int:
+    """Default width of a sketch that is to give so many components."""
+    return components + max(components // 2, 16)
+
+
 class Accumulation(Passes):
     """Solvers `exact`, `sketch` and `auto`."""
 
@@ -51,7 +56,7 @@ class Accumulation(Passes):
         center, solver = self.settings.center, self.settings.solver
         shift = rows.float().mean(0) if center and len(rows) else rows.new_zeros(rows.shape[1], dtype=torch.float32)
         k = self.components(leader)
-        columns = self.settings.columns or k + max(k // 2, 16)
+        columns = self.settings.columns or sketch_columns(k)
         exact = solver == "exact" or (solver == "auto" and len(shift) <= EXACT_WIDTH)
         if exact or columns >= len(shift):
             return SecondMoment(shift, center)
