@@ -21,8 +21,8 @@ def truncated_svd(
 
     `weight` is (out, in) in any floating dtype; the results are float32 (float64 for a float64 weight) on its
     device: U (out, rank) and V (rank, in) orthonormal, S (rank,) descending, the largest entry of each row of V
-    positive. `method="exact"` runs a full SVD. `method="randomised"` runs a block Krylov iteration and becomes
-    exact by itself when the rank is close to full. Same seed and device, same result; the global random state is
+    positive. `method="exact"` runs a full SVD. `method="randomised"` runs a block Krylov iteration; where that would span
+    half of a matrix, the eigenvectors of its Gram matrix cost no more and leave nothing out. Same seed and device, same result; the global random state is
     not touched. A GPU that runs out of memory hands the matrix to the CPU. Raises ValueError for a matrix that is
     not 2-dimensional, floating and finite, or a rank outside 1..min(out, in).
     Source: Musco & Musco 2015, "Randomized block Krylov methods for stronger and faster approximate SVD".

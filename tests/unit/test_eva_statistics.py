@@ -89,3 +89,29 @@ def test_constant_rows_have_no_variance_and_break_nothing():
     sketch = fill(Sketch(torch.ones(32), 8, True, seed=0), torch.ones(100, 32))
     spectrum = sketch.spectrum()
     assert torch.isfinite(spectrum.components).all() and spectrum.total_variance == 0
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e8])
+@pytest.mark.parametrize("kind", ["zero", "constant", "one direction", "fewer rows than columns"])
+@pytest.mark.parametrize("low_precision", [False, True])
+def test_a_sketch_of_degenerate_rows_stays_finite_and_orthonormal(kind, scale, low_precision):
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(64, generator=generator)
+    rows = {
+        "zero": torch.zeros(40, 64),
+        "constant": direction.expand(40, 64),
+        "one direction": torch.randn(40, 1, generator=generator) * direction,
+        "fewer rows than columns": torch.randn(6, 64, generator=generator),
+    }[kind] * scale
+    sketch = Sketch(rows[0].bfloat16().float(), 24, center=True, seed=0, low_precision=low_precision)
+    for _ in range(3):
+        sketch.add(rows - sketch.shift)
+        sketch.absorb()
+        spectrum = sketch.spectrum()
+        sketch.renew(spectrum)
+    components = spectrum.components
+    assert torch.isfinite(components).all() and torch.isfinite(spectrum.eigenvalues).all()
+    assert torch.allclose(components @ components.T, torch.eye(24, dtype=torch.float64), atol=1e-8)
+    if kind == "one direction":
+        unit = direction.double() / direction.double().norm()
+        assert float((components[0] @ unit).abs()) > 0.999
