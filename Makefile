@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup run test lint bench benchmark fetch tables figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
+.PHONY: help setup run test lint perf benchmark fetch tables figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,19 +33,19 @@ lint: $(READY)  ## Style and common mistakes
 	$(PY) -m ruff check .
 
 tables: $(READY)  ## Tables from the committed records: results/tables
-	$(PY) -m eva_bench.tables $(ARGS)
+	$(PY) -m eva_bench.reporting.tables $(ARGS)
 
 figures: $(READY)  ## Figures from the committed records: results/figures (SVG and PDF)
-	$(PY) -m eva_bench.figures $(ARGS)
+	$(PY) -m eva_bench.reporting.figures.draw $(ARGS)
 
 report: $(READY)  ## One page to look at, from the records: results/report/index.html
-	$(PY) -m eva_bench.report $(ARGS)
+	$(PY) -m eva_bench.reporting.page $(ARGS)
 
 check-tables: tables  ## Fail if the committed tables are not what the records give
 	@test -z "$$(git status --porcelain -- results/tables)" || { git status --short -- results/tables; git diff -- results/tables; exit 1; }
 
-bench: $(READY)  ## Speed and memory figures: results/bench (quiet machine, some minutes)
-	$(PY) -m benchmarks.main $(ARGS)
+perf: $(READY)  ## Speed and memory figures: results/bench (quiet machine, some minutes)
+	$(PY) -m perf.main $(ARGS)
 
 benchmark: $(READY)  ## The whole pocket benchmark in two processes, then tables, figures and report (hours; continues where it stopped)
 	$(PY) run.py suite=benchmark hydra/launcher=local hydra.launcher.processes=2 tracking=off $(ARGS)
@@ -53,25 +53,25 @@ benchmark: $(READY)  ## The whole pocket benchmark in two processes, then tables
 
 pretrain: $(READY)  ## Make the pocket models again (an hour), or one of them: make pretrain MODEL=vision
 	@for model in language exam encoder vision decision; do \
-		if [ -z "$(MODEL)" ] || [ "$(MODEL)" = $$model ]; then $(PY) -m eva_bench.models.pocket.pretrain_$$model $(ARGS) || exit; fi; done
+		if [ -z "$(MODEL)" ] || [ "$(MODEL)" = $$model ]; then $(PY) -m pocket.pretrain.$$model $(ARGS) || exit; fi; done
 
 select: $(READY)  ## Choose learning rates from stage=tune records: make select ARGS="scale=pocket family=math"
-	$(PY) -m eva_bench.select $(ARGS)
+	$(PY) -m eva_bench.sweeps.tune $(ARGS)
 
 fetch: $(READY)  ## Get data and models, on a machine with network: make fetch TASK=gsm8k SCALE=lite
-	$(PY) -m eva_bench.fetch $(if $(TASK),task=$(TASK)) $(if $(SCALE),scale=$(SCALE)) $(if $(MODEL),model=$(MODEL)) $(if $(DATA),data=$(DATA)) $(ARGS)
+	$(PY) -m eva_bench.run.fetch $(if $(TASK),task=$(TASK)) $(if $(SCALE),scale=$(SCALE)) $(if $(MODEL),model=$(MODEL)) $(if $(DATA),data=$(DATA)) $(ARGS)
 
 status: $(READY)  ## How a suite stands: make status SUITE=gsm8k ARGS="scale=lite" (--json for scripts)
-	@$(PY) -m eva_bench.status suite=$(SUITE) $(ARGS)
+	@$(PY) -m eva_bench.sweeps.status suite=$(SUITE) $(ARGS)
 
 submit: $(READY)  ## Queue what is left of a suite on SLURM and return: make submit SUITE=gsm8k ARGS="scale=lite"
-	@$(PY) -m eva_bench.submit suite=$(SUITE) $(ARGS)
+	@$(PY) -m eva_bench.sweeps.slurm suite=$(SUITE) $(ARGS)
 
 retry: $(READY)  ## Run what is not ok in a suite, here: make retry SUITE=gsm8k
 	$(PY) run.py suite=$(SUITE) wait=false $(ARGS)
 
 wandb-sync: $(READY)  ## Send offline W&B runs; ARGS="rebuild=true" makes them from the records
-	$(PY) -m eva_bench.mirror $(ARGS)
+	$(PY) -m eva_bench.records.wandb_sync $(ARGS)
 
 clean:  ## Remove what runs left (not records): runs/
 	rm -rf runs

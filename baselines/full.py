@@ -1,7 +1,7 @@
 """Full fine-tuning, the reference that every paper reports."""
 
-from eva_bench.adapter import Adapter
-from eva_bench.method import Initialisation, Method, settings
+from eva_bench.methods.base import Initialisation, Method, settings
+from eva_bench.methods.layer import Adapter
 
 
 @settings

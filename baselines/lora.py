@@ -5,8 +5,9 @@ from typing import Literal
 
 import torch
 
-from eva_bench.adapter import Factors, weight_matrix
-from eva_bench.method import Initialisation, Method, layer_generator, settings, target_layers
+from eva_bench.methods.base import Initialisation, Method, layer_generator, settings, target_layers
+from eva_bench.methods.layer import Factors
+from eva_bench.models.linear import weight_matrix
 
 
 @settings

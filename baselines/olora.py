@@ -2,8 +2,9 @@
 
 import torch
 
-from eva_bench.adapter import Factors, weight_matrix
-from eva_bench.method import Initialisation, Method, each_target, settings
+from eva_bench.methods.base import Initialisation, Method, each_target, settings
+from eva_bench.methods.layer import Factors
+from eva_bench.models.linear import weight_matrix
 
 
 @settings

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from eva_bench.adapter import Factors, weight_matrix
-from eva_bench.method import Initialisation, Method, each_target, settings
-from eva_bench.svd import truncated_svd
+from eva_bench.methods.base import Initialisation, Method, each_target, settings
+from eva_bench.methods.layer import Factors
+from eva_bench.methods.svd import truncated_svd
+from eva_bench.models.linear import weight_matrix
 
 
 @settings

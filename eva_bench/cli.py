@@ -11,12 +11,12 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from eva_bench import sweep
-from eva_bench.errors import UserError
-from eva_bench.explain import options
-from eva_bench.interrupt import Interrupted
-from eva_bench.spec import CONF, compose_spec
-from eva_bench.sweep import is_sweep
+from eva_bench.settings.spec import compose_spec
+from eva_bench.sweeps import execute
+from eva_bench.sweeps.execute import is_sweep
+from eva_bench.system.errors import UserError
+from eva_bench.system.paths import CONF, choices
+from eva_bench.system.signals import Interrupted
 
 INTERRUPTED = 130
 _exit_codes: list[int] = []  # of the cells that ran in this process
@@ -34,7 +34,7 @@ def main() -> int:
             print(yaml.safe_dump(_configuration(arguments), sort_keys=False), end="")
             return 0
         if is_sweep(arguments):
-            return sweep.main(arguments)
+            return execute.main(arguments)
         if not any(argument.startswith("-") for argument in arguments):
             compose_spec(arguments)  # a mistake is one sentence, before Hydra prints its own pages
         _launch()
@@ -61,7 +61,7 @@ def help_text() -> str:
         "",
     ]
     for group in ("suite", "method", "task", "scale", "model", "tracking"):
-        lines += textwrap.wrap(f"{group:<9} {', '.join(options(group))}", 110, subsequent_indent=" " * 10)
+        lines += textwrap.wrap(f"{group:<9} {', '.join(choices(group))}", 110, subsequent_indent=" " * 10)
     lines += ["", "Recipe and tuned values follow from scale, task and method; the command line always wins."]
     lines += ["Elsewhere: make help, README.md, docs/."]
     return "\n".join(lines)
@@ -76,7 +76,7 @@ def _configuration(arguments: list[str]) -> dict:
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def _launch(config: DictConfig) -> None:
     """One cell, in this process."""
-    from eva_bench.runner import run_cell
+    from eva_bench.run.cell import run_cell
 
     try:
         _exit_codes.append(run_cell(compose_spec(list(HydraConfig.get().overrides.task))))

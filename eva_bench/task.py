@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from eva_bench.method import settings
+from eva_bench.methods.base import settings
 from eva_bench.models.bundle import ModelBundle
 
 Example = dict[str, Any]

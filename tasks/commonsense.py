@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from eva_bench.errors import UserError
-from eva_bench.method import settings
-from tasks import sources
+from eva_bench.assets import catalogue
+from eva_bench.methods.base import settings
+from eva_bench.system.errors import UserError
 from tasks.harness import choose
 from tasks.language import LanguageTask, encode
 
@@ -67,7 +67,7 @@ class Commonsense(LanguageTask):
     def texts(self, rows, dataset):
         texts, unusable = [], {}
         for i, row in enumerate(rows):
-            name = row.get("set") or sources.entry(dataset)["reader"]
+            name = row.get("set") or catalogue.entry(dataset)["reader"]
             try:
                 texts.append(self._text(name, row))
             except KeyError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 
-from eva_bench.method import settings
+from eva_bench.methods.base import settings
 from tasks.worked_answers import WorkedAnswers
 
 

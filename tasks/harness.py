@@ -12,9 +12,10 @@ import torch
 import yaml
 
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.system.paths import HARNESS
 from tasks.samples import answer_rows
 
-FOLDER = Path(__file__).with_name("lm_eval")
+FOLDER = HARNESS
 
 
 def read_task(name: str) -> dict:

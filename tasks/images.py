@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from eva_bench.errors import UserError
+from eva_bench.system.errors import UserError
 
 FEW = 256  # so many images are decoded faster here than worker processes start
 CACHE_BYTES = 2 * 1024**3  # of decoded images that this process keeps for its next runs

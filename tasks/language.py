@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from eva_bench.errors import UserError
-from eva_bench.method import settings
+from eva_bench.methods.base import settings
+from eva_bench.system.errors import UserError
 from eva_bench.task import Example, Task, TrainData
 
 IGNORE = -100  # label of positions that do not enter the loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eva_bench.method import settings
+from eva_bench.methods.base import settings
 from tasks.equivalence import equivalent
 from tasks.math_answers import BOXES, last_boxed, same
 from tasks.worked_answers import WorkedAnswers

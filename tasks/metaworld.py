@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eva_bench.errors import UserError
-from eva_bench.method import settings
+from eva_bench.methods.base import settings
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.progress import warn
+from eva_bench.system.errors import UserError
+from eva_bench.system.progress import warn
 from eva_bench.task import Task, TrainData
 from tasks.control.environment import ACTION_SIZE, STATE_SIZE, STEPS
 from tasks.control.rollout import play, side_by_side

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from eva_bench.errors import UserError
-from eva_bench.provenance import ROOT, cached_sha256
+from eva_bench.assets.catalogue import default_root
+from eva_bench.assets.identity import cached_sha256
+from eva_bench.system.errors import UserError
+from eva_bench.system.paths import ROOT
 from tasks.control.environment import ACTION_SIZE, STATE_SIZE
-from tasks.sources import default_root
 
 SHAPES = {"observations": (STATE_SIZE,), "actions": (ACTION_SIZE,), "rewards": (), "dones": ()}
 

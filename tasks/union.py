@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from eva_bench.errors import UserError
-from eva_bench.provenance import sha256_of
-from tasks import sources
+from eva_bench.assets import catalogue
+from eva_bench.system.errors import UserError
+from eva_bench.system.files import sha256_of
 
 
 def load(info: dict[str, Any], name: str, split: str, root: str | None) -> list[dict[str, Any]]:
@@ -22,8 +22,8 @@ def load(info: dict[str, Any], name: str, split: str, root: str | None) -> list[
     _check_present(info, name, root)
     rows = []
     for part in info["parts"]:
-        facts = sources.entry(part)
-        rows += [{"set": facts["reader"], **row} for row in sources.load_rows(part, facts.get(split, split), root)]
+        facts = catalogue.entry(part)
+        rows += [{"set": facts["reader"], **row} for row in catalogue.load_rows(part, facts.get(split, split), root)]
     random.Random(f"{name} {split}").shuffle(rows)
     return rows
 
@@ -35,8 +35,8 @@ def identity(info: dict[str, Any], name: str, root: str | None) -> dict[str, Any
         UserError: parts that are not on this machine, all of them named.
     """
     _check_present(info, name, root)
-    parts = {part: sources.entry(part) for part in info["parts"]}
-    files = {part: {split: sources.local_file(part, split, root) for split in facts["splits"]} for part, facts in parts.items()}
+    parts = {part: catalogue.entry(part) for part in info["parts"]}
+    files = {part: {split: catalogue.local_file(part, split, root) for split in facts["splits"]} for part, facts in parts.items()}
     return {
         "revision": {part: facts["revision"] for part, facts in parts.items()},
         "sha256": {part: {split: sha256_of(path) for split, path in found.items()} for part, found in files.items()},
@@ -47,8 +47,8 @@ def _check_present(info: dict[str, Any], name: str, root: str | None) -> None:
     absent = []
     for part in info["parts"]:
         try:
-            for split in sources.entry(part)["splits"]:
-                sources.local_file(part, split, root)
+            for split in catalogue.entry(part)["splits"]:
+                catalogue.local_file(part, split, root)
         except UserError:
             absent.append(part)
     if absent:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from eva_bench.errors import UserError
-from eva_bench.method import settings
+from eva_bench.assets import catalogue
+from eva_bench.methods.base import settings
+from eva_bench.system.errors import UserError
 from eva_bench.task import Task, TrainData
-from tasks import images, sources
+from tasks import images
 from tasks.samples import answer_rows
 
 
@@ -26,7 +27,7 @@ class VTAB1K(Task):
 
     @property
     def outputs(self) -> int:
-        return sources.entry(self.dataset)["classes"]
+        return catalogue.entry(self.dataset)["classes"]
 
     def train_data(self, rows, dataset, bundle, data, train):
         self._check_labels(rows, dataset)

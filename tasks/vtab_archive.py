@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from eva_bench.errors import UserError
-from eva_bench.provenance import sha256_of
-from tasks.sources import default_root
+from eva_bench.assets.catalogue import default_root
+from eva_bench.system.errors import UserError
+from eva_bench.system.files import sha256_of
 
 LISTS = {
     "train": "train800.txt",

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from eva_bench.errors import UserError
-from eva_bench.method import settings
-from tasks import sources
+from eva_bench.assets import catalogue
+from eva_bench.methods.base import settings
+from eva_bench.system.errors import UserError
 from tasks.harness import generate
 from tasks.language import LanguageTask
 from tasks.math_answers import last_boxed
@@ -49,7 +49,7 @@ class WorkedAnswers(LanguageTask):
 
     def texts(self, rows, dataset):
         """Rows as {question, answer, final, subject, level}; the last two are empty where a set has none."""
-        reader = READERS[sources.entry(dataset).get("reader", "gsm8k")]
+        reader = READERS[catalogue.entry(dataset).get("reader", "gsm8k")]
         texts = [_text(row, reader) for row in rows]
         if without := [i for i, text in enumerate(texts) if text is None]:
             named = ", ".join(map(str, without[:5])) + (", ..." if len(without) > 5 else "")
@@ -68,7 +68,7 @@ class WorkedAnswers(LanguageTask):
 
 def _joint(dataset: str) -> bool:
     """Whether a data set holds rows of both kinds: rows kept aside from it are for the task that they are like."""
-    return sources.entry(dataset).get("reader") == "metamath"
+    return catalogue.entry(dataset).get("reader") == "metamath"
 
 
 def _text(row: dict, reader: Reader) -> dict[str, str] | None:

@@ -24,7 +24,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from tasks.pocket import gsm8k
+from pocket.datasets import gsm8k
 
 VOCABULARY = 420
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eva_bench.record import Record
+from eva_bench.records.record import Record
 
 SPEC = {
     "stage": "final", "protocol": 1, "train": {"loss_on_prompt": False, "lr": 1e-3}, "adapter": {"rank": 8, "alpha": 8.0},

@@ -6,12 +6,13 @@ from functools import partial
 from torch import nn
 
 from eva_bench.eva import collective
-from eva_bench.eva.accumulate import Accumulation
 from eva_bench.eva.errors import EvaError
 from eva_bench.eva.incremental import IncrementalPasses
-from eva_bench.eva.inputs import InputTap, default_forward, default_row_mask
-from eva_bench.eva.passes import Settings, model_device
+from eva_bench.eva.inputs import InputTap, default_forward
+from eva_bench.eva.solver import Settings, model_device
+from eva_bench.eva.streaming import Accumulation
 from eva_bench.eva.subspace import EvaResult, LayerSubspace
+from eva_bench.models.batches import default_row_mask
 
 SOLVERS = ("auto", "exact", "sketch", "incremental")
 

@@ -1,6 +1,6 @@
 """The engine's own error."""
 
-from eva_bench.errors import UserError
+from eva_bench.system.errors import UserError
 
 
 class EvaError(UserError, ValueError):

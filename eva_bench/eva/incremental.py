@@ -6,10 +6,10 @@ from torch import Tensor
 from eva_bench.eva import collective
 from eva_bench.eva.errors import EvaError
 from eva_bench.eva.inputs import open_batches
-from eva_bench.eva.passes import Passes
-from eva_bench.eva.statistics import Spectrum
+from eva_bench.eva.moments import Spectrum
+from eva_bench.eva.solver import Passes
 from eva_bench.eva.subspace import EvaResult
-from eva_bench.svd import truncated_svd
+from eva_bench.methods.svd import truncated_svd
 
 
 class IncrementalSVD:

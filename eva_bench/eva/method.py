@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eva_bench.adapter import Factors, weight_matrix
-from eva_bench.eva import variants
+from eva_bench.eva import directions
 from eva_bench.eva.engine import compute_subspaces
 from eva_bench.eva.ranks import redistribute_ranks
 from eva_bench.eva.subspace import EvaResult, LayerSubspace
-from eva_bench.method import Initialisation, Method, layer_generator, settings, target_layers
-from eva_bench.progress import Bar, warn
+from eva_bench.methods.base import Initialisation, Method, layer_generator, settings, target_layers
+from eva_bench.methods.layer import Factors
+from eva_bench.models.linear import weight_matrix
+from eva_bench.system.progress import Bar, warn
 
 
 @settings
@@ -86,8 +87,8 @@ class EVA(Method):
     def _start(self, subspace: LayerSubspace, rank: int, generator: torch.Generator) -> Tensor:
         """A, (rank, in)."""
         if self.directions == "random":
-            return variants.kaiming(rank, subspace.components.shape[1], generator)
-        make: Callable = getattr(variants, self.directions)
+            return directions.kaiming(rank, subspace.components.shape[1], generator)
+        make: Callable = getattr(directions, self.directions)
         if self.directions in ("rotated", "permuted"):
             return make(subspace, rank, generator)
         return make(subspace, rank)
@@ -125,7 +126,7 @@ class OrthonormalLoRA(Method):
         factors = {}
         for index, (name, layer) in enumerate(target_layers(bundle, self.rank).items()):
             out_width, in_width = weight_matrix(layer).shape
-            A = variants.orthonormal(self.rank, in_width, layer_generator(seed, index))
+            A = directions.orthonormal(self.rank, in_width, layer_generator(seed, index))
             factors[name] = Factors(A, torch.zeros(out_width, self.rank), scale=self.alpha / self.rank)
         return Initialisation(factors=factors)
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from eva_bench.errors import UserError
-from eva_bench.eva.inputs import default_row_mask
+from eva_bench.assets.identity import model_folder
+from eva_bench.models.batches import default_row_mask
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import _first_line, find_targets
-from eva_bench.provenance import model_folder
+from eva_bench.system.errors import UserError
 
 
 def load(

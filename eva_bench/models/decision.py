@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from eva_bench.errors import UserError
+from eva_bench.assets.identity import model_folder
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
-from eva_bench.provenance import model_folder
+from eva_bench.system.errors import UserError
 
 TOKENS = 4  # of a time step
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from eva_bench.adapter import is_adaptable
-from eva_bench.errors import UserError
+from eva_bench.assets.identity import model_folder
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.provenance import model_folder
+from eva_bench.models.linear import is_adaptable
+from eva_bench.system.errors import UserError
 
 
 def load(

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from eva_bench.errors import UserError
+from eva_bench.assets.identity import model_folder
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
-from eva_bench.provenance import model_folder
+from eva_bench.system.errors import UserError
 
 HEAD = "head"
 HEAD_STD = 2e-5  # of its truncated normal start: EVA, appendix D.3, and the authors' vtab1k-pytorch

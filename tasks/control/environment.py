@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eva_bench.errors import UserError, did_you_mean
+from eva_bench.system.errors import UserError, did_you_mean
 
 STEPS = 200  # of an episode (EVA, arXiv:2410.07170v5, appendix E: 2M transitions are 10,000 episodes)
 REWARD_VERSION = "v2"  # of Meta-World's two reward functions

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from eva_bench.errors import UserError
+from eva_bench.system.errors import UserError
 from tasks.control.environment import Environment
 from tasks.control.rollout import Environments, play
 

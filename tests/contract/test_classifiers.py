@@ -11,11 +11,11 @@ import torch
 import yaml
 from peft import PeftModel
 
-from eva_bench.errors import UserError
-from eva_bench.export import export_adapter
+from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import classifier
-from eva_bench.prepare import build
-from eva_bench.train import fit
+from eva_bench.run.prepare import build
+from eva_bench.run.train import fit
+from eva_bench.system.errors import UserError
 from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF, method_names, method_values
 

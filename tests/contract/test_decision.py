@@ -8,11 +8,11 @@ import pytest
 import torch
 from peft import PeftModel
 
-from eva_bench.export import export_adapter
+from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import decision
-from eva_bench.prepare import build
+from eva_bench.run.prepare import build
+from eva_bench.run.train import fit
 from eva_bench.task import Calibration
-from eva_bench.train import fit
 from tasks.control.windows import Windows
 from tests.conftest import method_names, method_values
 from tests.control import MODEL, trajectories, write_decision

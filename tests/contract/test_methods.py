@@ -6,13 +6,13 @@ import pytest
 import torch
 from peft import PeftModel
 
-from eva_bench.adapter import Adapter
-from eva_bench.errors import UserError
-from eva_bench.export import export_adapter
-from eva_bench.method import target_layers
+from eva_bench.methods.base import target_layers
+from eva_bench.methods.layer import Adapter
+from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
-from eva_bench.prepare import build
+from eva_bench.run.prepare import build
+from eva_bench.system.errors import UserError
 from tests.conftest import ARCHITECTURES, FixedBatches, method_names, method_values
 
 LOW_RANK = [name for name in method_names() if name != "full"]

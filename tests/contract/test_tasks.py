@@ -8,9 +8,9 @@ from functools import cache
 
 import pytest
 
-from eva_bench.prepare import build
-from eva_bench.spec import compose_spec
-from tasks.sources import entry
+from eva_bench.assets.catalogue import entry
+from eva_bench.run.prepare import build
+from eva_bench.settings.spec import compose_spec
 from tests.conftest import CONF
 
 NAMES = sorted(str(path.relative_to(CONF / "task").with_suffix("")) for path in (CONF / "task").rglob("*.yaml"))

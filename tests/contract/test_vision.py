@@ -8,9 +8,9 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from eva_bench.export import export_adapter
+from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import vision
-from eva_bench.prepare import build
+from eva_bench.run.prepare import build
 from tests.conftest import method_names, method_values
 from tests.contract.test_methods import perturb
 from tests.vision import ARCHITECTURES, CLASSES, load_vit, some_pixels, write_vit

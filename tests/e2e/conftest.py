@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eva_bench import cli
-from tasks.pocket import gsm8k
+from pocket.datasets import gsm8k
 from tests.checkpoints import write_checkpoint
 
 ROWS = 40

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from eva_bench import explain, models, pipeline, spec, tables
-from eva_bench.errors import UserError
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
+from eva_bench import models
+from eva_bench.records.store import Store
+from eva_bench.reporting import tables
+from eva_bench.run import pipeline
+from eva_bench.run.cell import run_cell
+from eva_bench.settings import explain, spec
+from eva_bench.settings.spec import compose_spec
+from eva_bench.system import paths
+from eva_bench.system.errors import UserError
+from pocket.datasets import gsm8k
 from tasks.gsm8k import GSM8K
-from tasks.pocket import gsm8k
 from tests.conftest import CONF, ROOT
 from tests.e2e.conftest import SHORT_RUN, write_gsm8k
 
@@ -110,6 +114,7 @@ def own_conf(tmp_path, monkeypatch) -> Path:
     shutil.copytree(CONF, folder)
     monkeypatch.setattr(spec, "CONF", folder)
     monkeypatch.setattr(explain, "CONF", folder)
+    monkeypatch.setattr(paths, "CONF", folder)
     return folder
 
 

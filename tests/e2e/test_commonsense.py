@@ -11,12 +11,12 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
-from tasks import sources
+from eva_bench.assets import catalogue
+from eva_bench.records.store import Store
+from eva_bench.run.cell import run_cell
+from eva_bench.settings.spec import compose_spec
+from pocket.datasets import commonsense
 from tasks.commonsense import READERS
-from tasks.pocket import commonsense
 from tests.e2e.conftest import SHORT_RUN
 
 SHORT = [item for item in SHORT_RUN if not item.startswith(("eval.max_new_tokens", "eval.limit"))] + ["eval.limit=16"]
@@ -25,7 +25,7 @@ SHORT = [item for item in SHORT_RUN if not item.startswith(("eval.max_new_tokens
 def write_sets(root: Path, names: list[str], train: int = 24, test: int = 12) -> Path:
     """Rows of the generator in files laid out as `make fetch` leaves the real ones."""
     for name in names:
-        info = sources.entry(f"commonsense/{name}")
+        info = catalogue.entry(f"commonsense/{name}")
         for split, facts in info["splits"].items():
             rows = commonsense.generate("train" if split == "train" else "test", name)[: train if split == "train" else test]
             rows = [{key: value for key, value in row.items() if key != "set"} for row in rows]

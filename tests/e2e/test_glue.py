@@ -12,10 +12,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
-from tasks.pocket import glue
+from eva_bench.records.store import Store
+from eva_bench.run.cell import run_cell
+from eva_bench.settings.spec import compose_spec
+from pocket.datasets import glue
 from tests.conftest import CONF
 
 SHORT = ["train.epochs=null", "train.steps=2", "train.batch_size=8", "train.micro_batch_size=8", "calibration.batch_size=8",
@@ -73,7 +73,7 @@ def test_a_pocket_run_learns_records_both_epochs_and_exports_its_head(subset, me
     samples = [json.loads(line) for line in (tmp_path / "runs" / spec.run_id / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 80
     rows = glue.generate("test", subset, 5)
-    found = exported_logits(tmp_path, spec, CONF.parent / "eva_bench/models/pocket/encoder", task["classes"], rows, task["format"]["columns"])
+    found = exported_logits(tmp_path, spec, CONF.parent / "pocket/weights/encoder", task["classes"], rows, task["format"]["columns"])
     for outputs, sample in zip(found, samples, strict=False):
         assert outputs == pytest.approx(sample["outputs"], abs=1e-4)
     if subset == "mnli":

@@ -11,10 +11,10 @@ import time
 import pytest
 from safetensors.torch import load_file
 
-from eva_bench import train
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
+from eva_bench.records.store import Store
+from eva_bench.run import train
+from eva_bench.run.cell import run_cell
+from eva_bench.settings.spec import compose_spec
 from tests.conftest import ROOT
 
 LORA = ["method=lora", "task=gsm8k"]

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eva_bench.errors import UserError
-from eva_bench.prepare import build
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
-from tasks.pocket import math
-from tasks.sources import entry, load_rows
+from eva_bench.assets.catalogue import entry, load_rows
+from eva_bench.records.store import Store
+from eva_bench.run.cell import run_cell
+from eva_bench.run.prepare import build
+from eva_bench.settings.spec import compose_spec
+from eva_bench.system.errors import UserError
+from pocket.datasets import math
 from tests.e2e.conftest import SHORT_RUN
 
 METHODS = ("full", "lora", "eva", "pissa", "olora", "sorsa", "svfit")

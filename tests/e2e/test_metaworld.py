@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from eva_bench import provenance
-from eva_bench.models.pocket.pretrain_decision import SIZES
-from tasks import sources
+from eva_bench.assets import catalogue, identity
+from pocket.datasets import metaworld as generator
+from pocket.pretrain.decision import SIZES
 from tasks.control import environment, rollout
-from tasks.pocket import metaworld as generator
 from tests.control import trajectories, write_decision, write_npz
 
 SHORT = ["train.steps=2", "train.batch_size=8", "train.micro_batch_size=8", "calibration.batch_size=8", "eval.limit=2",
@@ -22,7 +21,7 @@ def few_episodes(monkeypatch, tmp_path_factory):
     """Three demonstrations and two episodes to be scored on, of this test session."""
     monkeypatch.setattr(generator, "FOLDER", tmp_path_factory.getbasetemp() / "demonstrations")
     monkeypatch.setattr(generator, "SIZES", {"train": 3, "validation": 2, "test": 2})
-    caches = (generator.episodes, sources._generated, provenance._generated_sha256)
+    caches = (generator.episodes, catalogue._generated, identity._generated_sha256)
     for cached in caches:
         cached.cache_clear()
     yield

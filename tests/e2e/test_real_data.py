@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
+from eva_bench.records.store import Store
+from eva_bench.run.cell import run_cell
+from eva_bench.settings.spec import compose_spec
 from tests.conftest import CONF
 
 METHODS = [n for n in ("eva", "full", "lora", "olora", "pissa", "sorsa", "svfit") if (CONF / "method" / f"{n}.yaml").exists()]

@@ -10,12 +10,13 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from eva_bench import cache, models
-from eva_bench.prepare import build
-from eva_bench.provenance import cached_name
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
+from eva_bench import models
+from eva_bench.records.environment import cached_name
+from eva_bench.records.store import Store
+from eva_bench.run import cache
+from eva_bench.run.cell import run_cell
+from eva_bench.run.prepare import build
+from eva_bench.settings.spec import compose_spec
 from tests.checkpoints import KINDS
 from tests.conftest import CONF
 from tests.e2e.conftest import ROWS, SHORT_RUN

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from eva_bench.report import main
-from eva_bench.store import Store
+from eva_bench.records.store import Store
+from eva_bench.reporting.page import main
 from tests.browser import Browser, executable
 from tests.records import record
 

@@ -11,11 +11,11 @@ import torch
 from peft import PeftModel
 
 from eva_bench import models
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
-from tasks.pocket import vtab1k
-from tasks.sources import load_rows
+from eva_bench.assets.catalogue import load_rows
+from eva_bench.records.store import Store
+from eva_bench.run.cell import run_cell
+from eva_bench.settings.spec import compose_spec
+from pocket.datasets import vtab1k
 from tests.conftest import method_names
 from tests.vision import PIXELS, load_vit, some_pixels, write_vit
 

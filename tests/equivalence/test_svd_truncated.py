@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eva_bench.svd import truncated_svd
+from eva_bench.methods.svd import truncated_svd
 
 
 def make_matrix(rows: int, columns: int, decay: float, seed: int = 0) -> torch.Tensor:

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from eva_bench.record import load_record
+from eva_bench.records.record import load_record
 from tests.conftest import ROOT
 
 # Two cells that differ in all phases: a start from the data, and one from a decomposition of the weights.
@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 CELLS = ["suite=smoke", "method=eva,pissa", "train.steps=12", "train.checkpoint_minutes=0", "train.batch_size=4",
          "train.micro_batch_size=2", "calibration.batch_size=4", "adapter.rank=4", "eval.limit=8", "eval.chunk=2",
          "eval.batch_size=2", "eval.max_new_tokens=8", "tracking=off", "threads=1"]  # fmt: skip
-PRELOADED = ["eva_bench.cli", "eva_bench.pipeline", "peft", "lm_eval.models.huggingface", "lm_eval.evaluator", "datasets"]
+PRELOADED = ["eva_bench.cli", "eva_bench.run.pipeline", "peft", "lm_eval.models.huggingface", "lm_eval.evaluator", "datasets"]
 TIMEOUT_S = 120
 
 
@@ -141,7 +141,7 @@ def kill_often(times: int, folder: Path, commands: Commands, seed: int) -> dict:
 
 def main() -> None:
     """Kill as often as the command line says and write the figure."""
-    from tasks.pocket import gsm8k
+    from pocket.datasets import gsm8k
     from tests.checkpoints import write_checkpoint
     from tests.e2e.conftest import ROWS, write_gsm8k
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eva_bench.store import Store
+from eva_bench.records.store import Store
 from tests.faults.kill import Commands
 
 CELL = ["method=lora", "task=gsm8k"]

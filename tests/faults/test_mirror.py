@@ -13,8 +13,9 @@ import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
 
-from eva_bench import mirror, tracking
-from eva_bench.store import Store
+from eva_bench.records import wandb as tracking
+from eva_bench.records import wandb_sync
+from eva_bench.records.store import Store
 
 LORA = ["method=lora", "task=gsm8k"]
 
@@ -67,18 +68,18 @@ def usual(small_run) -> list[str]:
 def test_a_mirror_made_from_the_record_holds_what_the_run_sent(command, usual, places, tmp_path):
     code, _, err = command("suite=smoke", "method=lora", *usual, *places, "tracking.mode=offline")
     assert code == 0 and "switched off" not in err
-    (sent,) = map(read, mirror.offline_runs(tmp_path / "runs"))
+    (sent,) = map(read, wandb_sync.offline_runs(tmp_path / "runs"))
     (record,) = Store(tmp_path / "results").read_all()
     assert sent["id"] == record.run_id and sent["steps"] == [1, 2] and sent["group"] == "pocket/smoke"
     assert sent["tags"] == ["smoke", "pocket", "gsm8k", "lora"]
 
     arguments = ["rebuild=true", "mode=offline", f"results_dir={tmp_path / 'results'}", f"runs_dir={tmp_path / 'again'}"]
-    assert mirror.main(arguments) == 0
-    (made,) = map(read, mirror.offline_runs(tmp_path / "again"))
+    assert wandb_sync.main(arguments) == 0
+    (made,) = map(read, wandb_sync.offline_runs(tmp_path / "again"))
     assert {key: made[key] for key in ("id", "group", "tags", "steps")} == {key: sent[key] for key in ("id", "group", "tags", "steps")}
     for name, value in record.metrics.items():
         assert made["summary"][f"after/{name}"] == sent["summary"][f"after/{name}"] == pytest.approx(value)
-    assert mirror.main([*arguments, "suite=other"]) == 0 and len(mirror.offline_runs(tmp_path / "again")) == 1
+    assert wandb_sync.main([*arguments, "suite=other"]) == 0 and len(wandb_sync.offline_runs(tmp_path / "again")) == 1
 
 
 def test_an_interrupted_run_continues_under_its_id(command, usual, places, monkeypatch, tmp_path):
@@ -95,7 +96,7 @@ def test_an_interrupted_run_continues_under_its_id(command, usual, places, monke
     monkeypatch.setattr(tracking.Tracker, "log", log)
     time.sleep(1)  # W&B names its folders by the second
     assert command(*arguments)[0] == 0
-    first, second = map(read, mirror.offline_runs(tmp_path / "runs"))
+    first, second = map(read, wandb_sync.offline_runs(tmp_path / "runs"))
     assert first["id"] == second["id"] and first["steps"] + second["steps"] == [1, 2, 3, 4] and second["steps"]
 
 
@@ -104,18 +105,18 @@ def test_offline_runs_are_sent_in_their_order_in_one_call(monkeypatch, tmp_path)
     for name in names:
         (tmp_path / name).mkdir(parents=True)
     calls = []
-    monkeypatch.setattr(mirror.subprocess, "run", lambda command: calls.append(command) or type("", (), {"returncode": 0}))
-    assert mirror.main([f"runs_dir={tmp_path}"]) == 0
+    monkeypatch.setattr(wandb_sync.subprocess, "run", lambda command: calls.append(command) or type("", (), {"returncode": 0}))
+    assert wandb_sync.main([f"runs_dir={tmp_path}"]) == 0
     (call,) = calls
     assert call[1:5] == ["-m", "wandb", "sync", "--yes"]
     assert [Path(item).name[-1] for item in call[5:]] == ["a", "a", "b"] and call[5] < call[6]
-    assert mirror.main([f"runs_dir={tmp_path / 'none'}"]) == 0 and len(calls) == 1
+    assert wandb_sync.main([f"runs_dir={tmp_path / 'none'}"]) == 0 and len(calls) == 1
 
 
 def test_mistakes_are_one_sentence(monkeypatch, capsys, tmp_path):
-    assert mirror.main(["run_dir=x"]) == 2 and "Unknown setting 'run_dir'" in capsys.readouterr().err
-    monkeypatch.setattr(mirror, "logged_in", lambda: False)
-    assert mirror.main(["rebuild=true", f"results_dir={tmp_path}"]) == 2 and "wandb login" in capsys.readouterr().err
+    assert wandb_sync.main(["run_dir=x"]) == 2 and "Unknown setting 'run_dir'" in capsys.readouterr().err
+    monkeypatch.setattr(wandb_sync, "logged_in", lambda: False)
+    assert wandb_sync.main(["rebuild=true", f"results_dir={tmp_path}"]) == 2 and "wandb login" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("failing", ["init", "log", "summary", "Histogram", "finish"])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
+from eva_bench.records.store import Store
+from eva_bench.run.cell import run_cell
+from eva_bench.settings.spec import compose_spec
 from tasks.language import LanguageTask
 
 BATCH = ["train.batch_size=8", "train.steps=3"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from baselines.lora import LoRA
-from eva_bench import pipeline, train
-from eva_bench.interrupt import Interrupted, StopSignal
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
-from eva_bench.worker import Part, write_cells
+from eva_bench.records.store import Store
+from eva_bench.run import pipeline, train
+from eva_bench.settings.spec import compose_spec
+from eva_bench.sweeps.worker import Part, write_cells
+from eva_bench.system.signals import Interrupted, StopSignal
 from tasks import harness
 
 LORA = ["method=lora", "task=gsm8k"]

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from eva_bench import claim as claims
-from eva_bench import store as store_module
-from eva_bench import train
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
+from eva_bench.records import claim as claims
+from eva_bench.records import store as store_module
+from eva_bench.records.store import Store
+from eva_bench.run import train
+from eva_bench.run.cell import run_cell
+from eva_bench.settings.spec import compose_spec
 from tests.conftest import ROOT
 
 LORA = ["method=lora", "task=gsm8k"]
@@ -52,7 +52,7 @@ def test_a_full_disk_while_the_record_is_written_loses_nothing_else(command, sma
         spec = compose_spec([*LORA, *small_run, *places])
         store = Store(tmp_path / "results")
         store.check_writable()
-        broken.setattr("eva_bench.cache.os.fsync", lambda _: None)
+        broken.setattr("eva_bench.run.cache.os.fsync", lambda _: None)
         broken.setattr(store_module.Store, "write", _write_on_a_full_disk)
         code, _, err = command(*LORA, *small_run, *places)
     assert code == 1 and "No space left on device" in err and "the same command continues" in err
@@ -85,7 +85,7 @@ def test_a_full_disk_never_damages_the_record_that_is_there(finished, monkeypatc
 
 
 def test_a_checkpoint_on_a_full_disk_is_a_warning_and_the_run_goes_on(command, small_run, places, monkeypatch, tmp_path):
-    monkeypatch.setattr("eva_bench.checkpoint.torch.save", full_disk)
+    monkeypatch.setattr("eva_bench.run.checkpoint.torch.save", full_disk)
     code, _, err = command(*LORA, *small_run, *places, "train.checkpoint_minutes=0")
     assert code == 0 and err.count("cannot be written") == 2  # one per step
     assert not leftovers(tmp_path)

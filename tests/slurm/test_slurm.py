@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from eva_bench.record import Record, load_record
-from eva_bench.runner import run_cell
-from eva_bench.spec import compose_spec
-from eva_bench.store import Store
+from eva_bench.records.record import Record, load_record
+from eva_bench.records.store import Store
+from eva_bench.run.cell import run_cell
+from eva_bench.settings.spec import compose_spec
 from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster, wait_until
 
@@ -52,7 +52,7 @@ class Sweep:
 
     def submit(self, *launcher: str) -> str:
         """`make submit`; the id of the job."""
-        code, out = self.call("-m", "eva_bench.submit", *JOB, *launcher)
+        code, out = self.call("-m", "eva_bench.sweeps.slurm", *JOB, *launcher)
         assert code == 0, out
         return re.search(r"cells: (\S+) to", out)[1]
 
@@ -86,7 +86,7 @@ class Sweep:
 
     def states(self) -> tuple[int, list[str]]:
         """Exit code and states of `make status`."""
-        code, out = self.call("-m", "eva_bench.status", "--json")
+        code, out = self.call("-m", "eva_bench.sweeps.status", "--json")
         return code, [item["state"] for item in json.loads(out[out.index("[\n") :])]
 
 
@@ -147,7 +147,7 @@ def test_a_cancelled_job_is_interrupted_and_submitting_again_continues(sweeps, u
     again = sweep.submit()
     assert again != sweep.job
     assert sweep.wait_for_record("ok", resumed=1).steps == 300 and sweep.adapter() == undisturbed()
-    code, out = sweep.call("-m", "eva_bench.submit")
+    code, out = sweep.call("-m", "eva_bench.sweeps.slurm")
     assert code == 0 and "0 to submit" in out
 
 

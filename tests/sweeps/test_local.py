@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-from eva_bench.store import Store
-from eva_bench.worker import read_cells
+from eva_bench.records.store import Store
+from eva_bench.sweeps.worker import read_cells
 from tests.conftest import ROOT
 
 LOCAL = ["suite=smoke", "hydra/launcher=local", "train.lr=1e-3"]  # a tuned rate would be too much for a random model

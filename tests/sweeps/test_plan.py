@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from eva_bench import plan as plan_module
-from eva_bench.errors import UserError
-from eva_bench.explain import options
-from eva_bench.plan import make_plan
-from eva_bench.spec import compose_spec
-from eva_bench.sweep import is_sweep, left_to_do, read_request, spread_config
-from eva_bench.worker import read_cells, write_cells
+from eva_bench.settings.spec import compose_spec
+from eva_bench.sweeps import plan as plan_module
+from eva_bench.sweeps.execute import is_sweep, left_to_do, read_request, spread_config
+from eva_bench.sweeps.plan import make_plan
+from eva_bench.sweeps.worker import read_cells, write_cells
+from eva_bench.system.errors import UserError
+from eva_bench.system.paths import choices
 from tests.conftest import CONF, ROOT
 
 
@@ -32,11 +32,12 @@ def suite(tmp_path, monkeypatch):
     """A function that writes a suite beside a copy of the others; conf/ itself stays as it is."""
     import shutil
 
-    from eva_bench import explain, spec
+    from eva_bench.settings import explain, spec
+    from eva_bench.system import paths
 
     folder = tmp_path / "conf"
     shutil.copytree(CONF, folder)
-    for module in (plan_module, spec, explain):
+    for module in (plan_module, spec, explain, paths):
         monkeypatch.setattr(module, "CONF", folder)
 
     def write(text: str) -> None:
@@ -45,7 +46,7 @@ def suite(tmp_path, monkeypatch):
     return write
 
 
-@pytest.mark.parametrize("name", options("suite"))
+@pytest.mark.parametrize("name", choices("suite"))
 def test_every_suite_plans_cells_and_says_how_to_run_it(name, base):
     plan = make_plan(name, [*base, "seed=0", "method=eva", "train.lr=1e-3"])
     assert plan.cells and len({cell.run_id for cell in plan.cells}) == len(plan.cells)
@@ -93,7 +94,7 @@ def test_the_command_line_narrows_methods_and_replaces_values(suite, base):
 def test_globs_ranges_and_quotes_of_hydra_work_in_suites(suite, base):
     suite("title: x\ngrids:\n  - {task: 'glob(gsm*)', method: lora, seed: 'range(0,3)', model.attention: [sdpa, eager]}\n")
     assert len(make_plan("mine", base).cells) == 6
-    assert len(make_plan(None, [*base, "method=glob(lora*)", "task=gsm8k"]).cells) == len([m for m in options("method") if m.startswith("lora")])
+    assert len(make_plan(None, [*base, "method=glob(lora*)", "task=gsm8k"]).cells) == len([m for m in choices("method") if m.startswith("lora")])
 
 
 @pytest.mark.parametrize(
@@ -139,9 +140,9 @@ def test_queued_cells_do_not_change_with_conf(suite, base, tmp_path):
 
 
 def test_site_values_reach_the_launcher_and_the_command_line_wins(suite, base, monkeypatch):
-    from eva_bench import sweep
+    from eva_bench.sweeps import execute
 
-    monkeypatch.setattr(sweep, "CONF", plan_module.CONF)
+    monkeypatch.setattr(execute, "CONF", plan_module.CONF)
     (plan_module.CONF / "site.yaml").write_text("array_size: 7\nlauncher:\n  partition: gpu\n  setup: [module load cuda]\n  mem_gb: 3\n")
     plan = make_plan("smoke", [*base, "method=lora"])
     config = spread_config(read_request(["suite=smoke", "hydra/launcher=slurm", "hydra.launcher.mem_gb=5"]), plan)
@@ -153,9 +154,9 @@ def test_site_values_reach_the_launcher_and_the_command_line_wins(suite, base, m
 
 
 def test_the_example_of_a_site_file_is_valid(suite, base, monkeypatch):
-    from eva_bench import sweep
+    from eva_bench.sweeps import execute
 
-    monkeypatch.setattr(sweep, "CONF", plan_module.CONF)
+    monkeypatch.setattr(execute, "CONF", plan_module.CONF)
     (plan_module.CONF / "site.example.yaml").rename(plan_module.CONF / "site.yaml")
     plan = make_plan("smoke", [*base, "method=lora"])
     assert spread_config(read_request(["hydra/launcher=slurm"]), plan).hydra.launcher.gpus_per_node == 1
@@ -163,7 +164,7 @@ def test_the_example_of_a_site_file_is_valid(suite, base, monkeypatch):
 
 
 def test_only_what_is_not_done_is_left_to_do(command, small_run, places):
-    from eva_bench.status import examine
+    from eva_bench.sweeps.status import examine
 
     arguments = ["method=lora,pissa", *small_run, *places]
     assert command("suite=smoke", *arguments[:1], *arguments[1:], "seed=0")[0] == 0
@@ -173,7 +174,7 @@ def test_only_what_is_not_done_is_left_to_do(command, small_run, places):
 
 
 def test_planning_and_status_never_import_torch(base):
-    code = "import sys; from eva_bench import status; status.main(sys.argv[1:]); sys.exit(3 if 'torch' in sys.modules else 0)"
+    code = "import sys; from eva_bench.sweeps import status; status.main(sys.argv[1:]); sys.exit(3 if 'torch' in sys.modules else 0)"
     done = subprocess.run([sys.executable, "-c", code, "suite=smoke", "--json", *base], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout[done.stdout.index("[\n") :])) == 7

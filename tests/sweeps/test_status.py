@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from eva_bench import spec as spec_module
-from eva_bench import status
-from eva_bench.plan import make_plan
-from eva_bench.store import Store
+from eva_bench.records.store import Store
+from eva_bench.settings import spec as spec_module
+from eva_bench.sweeps import status
+from eva_bench.sweeps.plan import make_plan
 
 
 @pytest.fixture

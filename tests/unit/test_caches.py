@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eva_bench import cache, checkpoint
-from eva_bench.adapter import Factors
-from eva_bench.method import Initialisation
+from eva_bench.methods.base import Initialisation
+from eva_bench.methods.layer import Factors
+from eva_bench.run import cache, checkpoint
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16), "c": torch.tensor([], dtype=torch.int64)}
 
@@ -81,15 +81,15 @@ def test_a_failed_save_leaves_the_former_checkpoint(tmp_path):
 
 
 def test_other_code_does_not_find_what_this_code_left(monkeypatch, tmp_path):
-    from eva_bench import provenance
+    from eva_bench.records import environment
 
     (tmp_path / "baselines").mkdir()
     (tmp_path / "baselines/lora.py").write_text("A = 1\n")
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
     names = []
     for text in ("A = 1\n", "A = 2\n", "A = 1\n"):
         (tmp_path / "baselines/lora.py").write_text(text)
-        provenance._training_code.cache_clear()
-        names.append(provenance.cached_name("abc"))
-    provenance._training_code.cache_clear()
+        environment._training_code.cache_clear()
+        names.append(environment.cached_name("abc"))
+    environment._training_code.cache_clear()
     assert names[0] == names[2] != names[1] and names[0].startswith("abc-")

@@ -10,12 +10,12 @@ import torch
 import yaml
 
 from eva_bench import models
-from eva_bench.errors import UserError
-from eva_bench.fetch import needs
-from tasks import sources
+from eva_bench.assets import catalogue
+from eva_bench.run.fetch import needs
+from eva_bench.system.errors import UserError
+from pocket.datasets import commonsense as pocket
 from tasks.commonsense import READERS, Commonsense
 from tasks.harness import choose
-from tasks.pocket import commonsense as pocket
 from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF
 
@@ -89,12 +89,12 @@ def test_numbered_and_lettered_labels_of_three_to_five_answers(task):
 def test_every_set_has_a_reader_a_format_a_task_a_harness_file_and_two_sources():
     assert list(READERS) == list(pocket.SETS) == [name for name in values()["format"] if name != "answer"]
     assert values()["harness"] == [f"commonsense_{name}" for name in READERS]
-    assert sources.entry("commonsense")["parts"] == [f"commonsense/{name}" for name in READERS]
+    assert catalogue.entry("commonsense")["parts"] == [f"commonsense/{name}" for name in READERS]
     for name in READERS:
         single = yaml.safe_load((CONF / f"task/commonsense/{name}.yaml").read_text())
         assert single["name"] == single["dataset"] == f"commonsense/{name}" and single["primary"] == f"{name}/accuracy"
-        assert single["harness"] == f"commonsense_{name}" and sources.entry(single["pocket"])["subset"] == name
-        assert sources.entry(single["dataset"])["reader"] == name
+        assert single["harness"] == f"commonsense_{name}" and catalogue.entry(single["pocket"])["subset"] == name
+        assert catalogue.entry(single["dataset"])["reader"] == name
 
 
 def test_fetching_the_task_fetches_all_eight_sets():
@@ -230,13 +230,13 @@ def test_the_union_marks_rows_with_their_set_and_names_what_is_absent(tmp_path):
 
     write_sets(tmp_path, ["winogrande", "arc_easy"])
     with pytest.raises(UserError) as refusal:
-        sources.load_rows("commonsense", "train", str(tmp_path))
+        catalogue.load_rows("commonsense", "train", str(tmp_path))
     sentence = str(refusal.value)
     assert "commonsense/boolq, commonsense/piqa" in sentence and "commonsense/winogrande," not in sentence
     assert "make fetch DATA=commonsense" in sentence and "data.train=" in sentence
 
     write_sets(tmp_path, list(READERS))
-    rows = sources.load_rows("commonsense", "train", str(tmp_path))
+    rows = catalogue.load_rows("commonsense", "train", str(tmp_path))
     assert {row["set"] for row in rows[-20:]} > {"boolq", "arc_easy"}  # rows kept aside come from all sets
-    assert rows == sources.load_rows("commonsense", "train", str(tmp_path))
-    assert sum(row["set"] == "siqa" for row in sources.load_rows("commonsense", "test", str(tmp_path))) == 12
+    assert rows == catalogue.load_rows("commonsense", "train", str(tmp_path))
+    assert sum(row["set"] == "siqa" for row in catalogue.load_rows("commonsense", "test", str(tmp_path))) == 12

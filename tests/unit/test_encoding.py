@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from eva_bench.errors import UserError
 from eva_bench.models import language
+from eva_bench.system.errors import UserError
 from tasks.language import IGNORE, encode, pad
 from tests.checkpoints import KINDS, write_checkpoint
 from tests.unit.test_train import task  # noqa: F401 - a fixture

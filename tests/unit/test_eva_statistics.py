@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eva_bench.eva.statistics import SecondMoment, Sketch, nystrom
+from eva_bench.eva.moments import SecondMoment, Sketch, nystrom
 
 
 def make_rows(n: int = 4000, width: int = 48, decay: float = 1.5, mean: float = 0.0, seed: int = 0) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from eva_bench.eva import EvaError, LayerSubspace, initialize_eva, variants
+from eva_bench.eva import EvaError, LayerSubspace, directions, initialize_eva
 from tests.conftest import FixedBatches, tiny_gpt2, tiny_llama
 
 
@@ -21,20 +21,20 @@ def seeded() -> torch.Generator:
 
 
 def test_leading_rows_are_the_components(subspace):
-    assert torch.equal(variants.leading(subspace, 3), subspace.components[:3])
+    assert torch.equal(directions.leading(subspace, 3), subspace.components[:3])
 
 
 def test_whitening_equalises_the_variances_and_changes_nothing_in_place(subspace):
     before = subspace.components.clone()
-    rows = variants.whitened(subspace, 4)
+    rows = directions.whitened(subspace, 4)
     variances = subspace.eigenvalues[:4] * rows.norm(dim=1).square()
     assert torch.allclose(variances, torch.full((4,), subspace.total_variance))
-    assert torch.equal(variants.whitened(subspace, 4), rows) and torch.equal(subspace.components, before)
-    assert torch.isfinite(variants.whitened(subspace, 6)).all()
+    assert torch.equal(directions.whitened(subspace, 4), rows) and torch.equal(subspace.components, before)
+    assert torch.isfinite(directions.whitened(subspace, 6)).all()
 
 
 def test_rotation_keeps_the_space_and_permutation_the_columns(subspace):
-    rotated, permuted = variants.rotated(subspace, 4, seeded()), variants.permuted(subspace, 4, seeded())
+    rotated, permuted = directions.rotated(subspace, 4, seeded()), directions.permuted(subspace, 4, seeded())
     leading = subspace.components[:4]
     assert torch.allclose(rotated.T @ rotated, leading.T @ leading, atol=1e-5)
     assert not torch.allclose(rotated, leading, atol=1e-2)
@@ -43,13 +43,13 @@ def test_rotation_keeps_the_space_and_permutation_the_columns(subspace):
 
 
 def test_minor_takes_the_last(subspace):
-    assert torch.equal(variants.minor(subspace, 2), subspace.components[4:])
+    assert torch.equal(directions.minor(subspace, 2), subspace.components[4:])
 
 
 def test_random_controls_have_the_scale_they_promise():
-    rows = variants.orthonormal(5, 40, seeded())
+    rows = directions.orthonormal(5, 40, seeded())
     assert torch.allclose(rows @ rows.T, torch.eye(5), atol=1e-5)
-    assert variants.kaiming(200, 40, seeded()).square().sum(1).mean() == pytest.approx(1 / 3, rel=0.05)
+    assert directions.kaiming(200, 40, seeded()).square().sum(1).mean() == pytest.approx(1 / 3, rel=0.05)
 
 
 def peft_llama(**options):

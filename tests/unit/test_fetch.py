@@ -6,10 +6,12 @@ import time
 import pytest
 from huggingface_hub import constants
 
-from eva_bench import fetch
-from eva_bench.errors import UserError
-from tasks import sources, vtab_archive
-from tasks.pocket import vtab1k
+from eva_bench.assets import catalogue
+from eva_bench.assets import fetch as downloads_module
+from eva_bench.run import fetch
+from eva_bench.system.errors import UserError
+from pocket.datasets import vtab1k
+from tasks import vtab_archive
 
 
 def test_a_task_at_a_scale_names_its_data_and_model():
@@ -56,7 +58,7 @@ def mirror(monkeypatch, tmp_path):
         return str(path)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    monkeypatch.setattr(fetch, "default_root", lambda: tmp_path)
+    monkeypatch.setattr(downloads_module, "default_root", lambda: tmp_path)
     return downloads
 
 
@@ -69,9 +71,9 @@ def test_a_file_with_another_checksum_is_removed_and_named(mirror, tmp_path):
 def test_a_complete_data_set_is_not_fetched_again(mirror, tmp_path):
     fetch.fetch_dataset("meta-math/MetaMathQA")
     fetch.fetch_dataset("meta-math/MetaMathQA")
-    assert mirror == [("meta-math/MetaMathQA", "MetaMathQA-395K.json", sources.entry("meta-math/MetaMathQA")["revision"])]
+    assert mirror == [("meta-math/MetaMathQA", "MetaMathQA-395K.json", catalogue.entry("meta-math/MetaMathQA")["revision"])]
     complete = json.loads((tmp_path / "meta-math/MetaMathQA/.complete.json").read_text())
-    assert complete["revision"] == sources.entry("meta-math/MetaMathQA")["revision"]
+    assert complete["revision"] == catalogue.entry("meta-math/MetaMathQA")["revision"]
 
 
 def test_an_archive_that_no_hub_has_is_verified_without_network(monkeypatch, tmp_path, capsys):
@@ -86,7 +88,7 @@ def test_an_archive_that_no_hub_has_is_verified_without_network(monkeypatch, tmp
     assert "train800.txt has 8 images, officially 800" in capsys.readouterr().err
 
     monkeypatch.setattr(vtab_archive, "TRAINING_IMAGES", {"train": 8, "validation": 4, "train_validation": 12})
-    monkeypatch.setitem(sources.entry("vtab1k/kitti"), "test_images", 12)
+    monkeypatch.setitem(catalogue.entry("vtab1k/kitti"), "test_images", 12)
     assert fetch.main(["data=vtab1k/kitti"]) == 0
     assert "vtab1k/kitti: 24 images in 4 classes" in capsys.readouterr().out
     known = json.loads((tmp_path / "kitti" / vtab_archive.CHECKSUMS).read_text())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from eva_bench.figures import main
-from eva_bench.layer_maps import draw_maps, place
-from eva_bench.store import Store
+from eva_bench.records.store import Store
+from eva_bench.reporting.figures.draw import main
+from eva_bench.reporting.figures.layer_maps import draw_maps, place
 from tests.conftest import ROOT
 from tests.records import record
 
@@ -38,7 +38,7 @@ def test_all_figures_twice_the_same_without_torch(tmp_path):
     records = [record(m, s, 0.5 + s / 10, initialisation=explained if m == "eva" else {}) for m in ("lora", "eva") for s in range(2)]
     records.append(record("svfit", 0, 0.4, curve=[]))  # nothing to draw, one seed
     store_of(tmp_path, records)
-    code = "import sys; from eva_bench.figures import main; code = main(sys.argv[1:]); sys.exit(9 if 'torch' in sys.modules else code)"
+    code = "import sys; from eva_bench.reporting.figures.draw import main; code = main(sys.argv[1:]); sys.exit(9 if 'torch' in sys.modules else code)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     written = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}

@@ -11,10 +11,10 @@ import torch
 import yaml
 from scipy import stats
 
-from eva_bench.errors import UserError
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.classifier import context_length
-from eva_bench.prepare import build
+from eva_bench.run.prepare import build
+from eva_bench.system.errors import UserError
 from tasks.glue_metrics import glue_scores
 from tests.checkpoints import KINDS, write_checkpoint
 from tests.conftest import CONF

@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from eva_bench.errors import UserError
-from eva_bench.method import target_layers
+from eva_bench.methods.base import target_layers
 from eva_bench.models import decision
-from eva_bench.models.pocket.pretrain_decision import FOLDER, SIZES
-from eva_bench.prepare import build
-from eva_bench.provenance import sha256_of
-from eva_bench.spec import CONF, compose_spec
+from eva_bench.run.prepare import build
+from eva_bench.settings.spec import compose_spec
+from eva_bench.system.errors import UserError
+from eva_bench.system.files import sha256_of
+from eva_bench.system.paths import CONF
+from pocket.datasets import metaworld as generator
+from pocket.pretrain.decision import FOLDER, SIZES
 from tasks import npz
 from tasks.control.environment import CW10, Environment, task_names
 from tasks.control.experts import demonstrate, policy
 from tasks.control.rollout import Environments, play, side_by_side
 from tasks.control.windows import Windows
 from tasks.metaworld import Player, check_trajectories
-from tasks.pocket import metaworld as generator
 from tests.contract.test_decision import TASK
 from tests.control import MODEL, trajectories, write_decision, write_npz
 
@@ -278,7 +279,7 @@ def test_a_rank_beyond_the_action_head_is_refused_by_name(bundle):
 
 
 def test_stored_episodes_that_are_damaged_are_noticed_and_absent_ones_are_not(tmp_path, capsys):
-    from tasks.pocket import metaworld
+    from pocket.datasets import metaworld
 
     assert metaworld._read(tmp_path / "absent.npz") is None and not capsys.readouterr().err
     (tmp_path / "half.npz").write_bytes(b"PK\x03\x04 and no more")

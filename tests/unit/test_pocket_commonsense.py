@@ -9,9 +9,9 @@ from collections import Counter
 
 import pytest
 
-from eva_bench.models.pocket.worlds import FACTS
+from pocket.datasets import commonsense
+from pocket.world.worlds import FACTS
 from tasks.commonsense import READERS
-from tasks.pocket import commonsense
 from tests.conftest import ROOT
 
 # The committed rows: a change of the generator must be a new VERSION and new records.
@@ -67,7 +67,7 @@ def test_the_union_holds_every_row_once():
 
 def test_rows_are_the_same_in_every_process():
     assert commonsense.fingerprint() == FINGERPRINT
-    code = "from tasks.pocket import commonsense; print(commonsense.fingerprint())"
+    code = "from pocket.datasets import commonsense; print(commonsense.fingerprint())"
     env = os.environ | {"PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == FINGERPRINT

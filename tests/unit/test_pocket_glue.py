@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from tasks.pocket import glue
-from tasks.pocket.glue import SIZES, SUBSETS, generate
+from pocket.datasets import glue
+from pocket.datasets.glue import SIZES, SUBSETS, generate
 from tests.conftest import ROOT
 from tests.unit.test_glue import task
 
@@ -53,7 +53,7 @@ def test_no_text_is_in_two_splits_or_twice_in_one(subset):
 
 
 def test_fingerprints_do_not_depend_on_the_process_and_differ_between_sets():
-    command = "import sys; from tasks.pocket import glue; print(*[glue.fingerprint(s) for s in glue.SUBSETS]); "
+    command = "import sys; from pocket.datasets import glue; print(*[glue.fingerprint(s) for s in glue.SUBSETS]); "
     command += "assert 'torch' not in sys.modules"  # planning a suite does without it
     out = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     here = [glue.fingerprint(subset) for subset in SUBSETS]
@@ -66,7 +66,7 @@ def test_unknown_split_is_refused():
 
 
 def test_mismatched_rows_are_half_of_the_evaluation_and_about_other_things():
-    from tasks.pocket.glue_inference import _OTHER_THINGS
+    from pocket.datasets.glue_inference import _OTHER_THINGS
 
     rows = generate("test", "mnli")
     assert Counter(row["part"] for row in rows) == {"matched": 250, "mismatched": 250}
@@ -77,7 +77,7 @@ def test_mismatched_rows_are_half_of_the_evaluation_and_about_other_things():
 
 
 def test_denial_turns_praise_round():
-    from eva_bench.models.pocket.opinions import BLAME, PRAISE, judgement
+    from pocket.world.opinions import BLAME, PRAISE, judgement
 
     rng = random.Random(0)
     for _ in range(300):
@@ -111,7 +111,7 @@ def test_the_encoder_is_what_its_manifest_says():
 
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    folder = ROOT / "eva_bench/models/pocket/encoder"
+    folder = ROOT / "pocket/weights/encoder"
     facts = json.loads((folder / "manifest.json").read_text())
     for name, digest in facts["sha256"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name

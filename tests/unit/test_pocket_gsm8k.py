@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.pocket import gsm8k
+from pocket.datasets import gsm8k
 
 ROOT = Path(__file__).parents[2]
 SPLITS = tuple(gsm8k.SIZES)
@@ -63,7 +63,7 @@ def test_no_problem_is_in_two_splits():
 
 
 def test_no_question_shape_is_in_the_pretraining_text():
-    corpus = pytest.importorskip("eva_bench.models.pocket.corpus")
+    corpus = pytest.importorskip("pocket.world.corpus")
     documents = corpus.first_documents("train", 20000)
     text = "\n".join(normalised(re.sub(r"\d+", "0", document)) for document in documents)
     for template in gsm8k.TEMPLATES:
@@ -75,7 +75,7 @@ def test_no_question_shape_is_in_the_pretraining_text():
 
 
 def test_same_rows_in_every_process_without_torch():
-    code = "import sys; from tasks.pocket import gsm8k; print(gsm8k.fingerprint(), 'torch' in sys.modules)"
+    code = "import sys; from pocket.datasets import gsm8k; print(gsm8k.fingerprint(), 'torch' in sys.modules)"
     for hash_seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(

@@ -6,15 +6,15 @@ import re
 
 import pytest
 
-from eva_bench.models.pocket import corpus
-from tasks.pocket import gsm8k
+from pocket.datasets import gsm8k
+from pocket.world import corpus
 
 torch = pytest.importorskip("torch")
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: E402
 
-from eva_bench.models.pocket import pretrain_language  # noqa: E402
+from pocket.pretrain import language  # noqa: E402
 
-FOLDER = pretrain_language.FOLDER
+FOLDER = language.FOLDER
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
 
 
@@ -57,7 +57,7 @@ def test_architecture(model):
 
 
 def test_loss_on_unseen_text_is_that_of_the_manifest(model, tokenizer):
-    assert pretrain_language.held_out_loss(model, tokenizer) == pytest.approx(MANIFEST["held_out_loss"], abs=0.02)
+    assert language.held_out_loss(model, tokenizer) == pytest.approx(MANIFEST["held_out_loss"], abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_any_text_survives_tokenising(tokenizer, text):
 
 
 def test_whole_numbers_are_single_tokens(tokenizer):
-    for number in range(pretrain_language.LARGEST_NUMBER + 1):
+    for number in range(language.LARGEST_NUMBER + 1):
         assert len(tokenizer.encode(str(number), add_special_tokens=False)) == 1
 
 
@@ -90,7 +90,7 @@ def test_special_tokens(tokenizer):
 
 
 def test_tokenizer_is_built_the_same_again(tokenizer):
-    assert pretrain_language.build_tokenizer().get_vocab() == tokenizer.get_vocab()
+    assert language.build_tokenizer().get_vocab() == tokenizer.get_vocab()
 
 
 def test_model_can_calculate(model, tokenizer):

@@ -7,8 +7,8 @@ import pytest
 from sympy import Rational, expand, simplify, solve, symbols
 from sympy.parsing.sympy_parser import implicit_multiplication_application, parse_expr, standard_transformations
 
+from pocket.datasets import gsm8k, math, metamath
 from tasks.math_answers import last_boxed
-from tasks.pocket import gsm8k, math, metamath
 
 SPLITS = tuple(math.SIZES)
 
@@ -91,7 +91,7 @@ def test_the_joint_set_holds_both_kinds_and_nothing_of_other_splits(split):
 
 
 def test_no_box_in_the_pretraining_text():
-    corpus = pytest.importorskip("eva_bench.models.pocket.corpus")
+    corpus = pytest.importorskip("pocket.world.corpus")
     assert "boxed" not in "\n".join(corpus.first_documents("train", 5000))
 
 

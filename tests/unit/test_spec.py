@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from eva_bench import spec as spec_module
-from eva_bench.errors import UserError
-from eva_bench.spec import RunSpec, compose_spec, fingerprint, stream_seed
+from eva_bench.settings import spec as spec_module
+from eva_bench.settings.spec import RunSpec, compose_spec, fingerprint, stream_seed
+from eva_bench.system.errors import UserError
 from tests.checkpoints import write_checkpoint
 from tests.conftest import ROOT
 
@@ -121,7 +121,7 @@ def test_order_of_keys_and_spelling_of_numbers_do_not_matter(base, spec):
 
 def test_same_fingerprint_in_another_process_without_torch(base, spec):
     code = (
-        "import sys; from eva_bench.spec import compose_spec; "
+        "import sys; from eva_bench.settings.spec import compose_spec; "
         f"print(compose_spec({base!r}).run_id, 'torch' in sys.modules)"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7"}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eva_bench import statistics
-from eva_bench.tables.cells import Archive, select
-from eva_bench.tables.spec import TableSpec
-from eva_bench.tables.summary import build_summary
+from eva_bench.reporting import statistics
+from eva_bench.reporting.tables.cells import Archive, select
+from eva_bench.reporting.tables.spec import TableSpec
+from eva_bench.reporting.tables.summary import build_summary
 from tests.records import record
 
 

@@ -12,8 +12,8 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from eva_bench.record import SCHEMA_VERSION, Record, load_record
-from eva_bench.store import Busy, Store
+from eva_bench.records.record import SCHEMA_VERSION, Record, load_record
+from eva_bench.records.store import Busy, Store
 from tests.conftest import ROOT
 
 
@@ -134,7 +134,7 @@ def test_waiting_for_a_claim_tells_once_and_gets_it(tmp_path):
 COUNT = """
 import sys, time
 from pathlib import Path
-from eva_bench.store import Store
+from eva_bench.records.store import Store
 store, counter = Store(sys.argv[1]), Path(sys.argv[1]) / "counter"
 for _ in range(8):
     with store.claim("k", wait=True):
@@ -158,7 +158,7 @@ def test_processes_take_turns_without_losing_anything(tmp_path):
 
 DIE = """
 import os, sys
-from eva_bench.store import Store
+from eva_bench.records.store import Store
 with Store(sys.argv[1]).claim("k", wait=False):
     os._exit(9)
 """

@@ -11,13 +11,13 @@ import sys
 
 import pytest
 
-from eva_bench.errors import UserError
-from eva_bench.store import Store
-from eva_bench.tables import main
-from eva_bench.tables.build import build_table
-from eva_bench.tables.cells import Archive, Value
-from eva_bench.tables.formats import to_csv, to_latex, to_markdown, to_numbers
-from eva_bench.tables.spec import TableSpec, read_table, read_tables
+from eva_bench.records.store import Store
+from eva_bench.reporting.tables import main
+from eva_bench.reporting.tables.build import build_table
+from eva_bench.reporting.tables.cells import Archive, Value
+from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
+from eva_bench.reporting.tables.spec import TableSpec, read_table, read_tables
+from eva_bench.system.errors import UserError
 from tests.conftest import CONF, ROOT
 from tests.records import record
 
@@ -210,7 +210,7 @@ def test_latex_accepts_every_committed_table_and_every_number(tmp_path):
 
 
 def test_a_minus_in_latex_is_no_hyphen():
-    from eva_bench.tables.formats import latex
+    from eva_bench.reporting.tables.formats import latex
 
     assert latex("-4.1 ± 7.5 (-0.3)") == r"$-$4.1 $\pm$ 7.5 ($-$0.3)" and latex("1.5-2, olora-5") == "1.5-2, olora-5"
 
@@ -220,7 +220,7 @@ def names_in(folder: str) -> set[str]:
 
 
 def test_every_table_of_the_suite_is_well_formed_and_its_published_numbers_exist():
-    from eva_bench.tables.published import published_numbers
+    from eva_bench.reporting.tables.published import published_numbers
 
     tables = read_tables()
     assert {"gsm8k"} <= {spec.name for spec in tables}
@@ -244,7 +244,7 @@ def test_make_tables_writes_every_format_twice_the_same_without_torch(tmp_path):
     stale = tmp_path / "tables" / "gone.md"
     stale.parent.mkdir()
     stale.write_text("a table that no longer exists")
-    code = "import sys; from eva_bench.tables import main; code = main(sys.argv[1:]); sys.exit(9 if 'torch' in sys.modules else code)"
+    code = "import sys; from eva_bench.reporting.tables import main; code = main(sys.argv[1:]); sys.exit(9 if 'torch' in sys.modules else code)"
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -273,7 +273,7 @@ def test_a_reference_beside_the_methods_and_a_typo_in_it():
 
 
 def test_collapsed_is_not_better_than_before_unless_before_was_perfect():
-    from eva_bench.tables.summary import _collapsed
+    from eva_bench.reporting.tables.summary import _collapsed
 
     def collapsed(before: float, after: float) -> bool:
         return _collapsed(record("lora", 0, after, metrics_before={"exact_match_strict": before}))

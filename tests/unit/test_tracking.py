@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import wandb
 
-from eva_bench.record import Record
-from eva_bench.tracking import Tracker, logged_in
+from eva_bench.records.record import Record
+from eva_bench.records.wandb import Tracker, logged_in
 
 RECORD = Record(
     run_id="r", train_id="t", init_id="i", status="ok", scale="pocket", task="gsm8k", method="eva", seed=0, spec={},

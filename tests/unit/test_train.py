@@ -8,12 +8,12 @@ from collections import Counter
 import pytest
 import torch
 
-from eva_bench import train
-from eva_bench.checkpoint import Interrupted, StopSignal
-from eva_bench.errors import NonFiniteLoss
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
-from eva_bench.prepare import build
+from eva_bench.run import train
+from eva_bench.run.checkpoint import Interrupted, StopSignal
+from eva_bench.run.prepare import build
+from eva_bench.system.errors import NonFiniteLoss
 from tests.conftest import method_values, tiny_llama
 
 SETTINGS = {"lr": 1e-2, "steps": 6, "epochs": None, "batch_size": 8, "micro_batch_size": 8, "schedule": "cosine", "warmup_ratio": 0.3,

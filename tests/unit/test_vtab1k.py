@@ -8,13 +8,16 @@ import torch
 import yaml
 from PIL import Image
 
-from eva_bench.errors import UserError
-from eva_bench.prepare import build
-from eva_bench.provenance import POCKET_MODELS, data_identity, sha256_of
-from tasks import images, sources
-from tasks.pocket import vtab1k
-from tasks.pocket.scenes import SHAPES, Scene, Surface, Thing, grey, render
-from tasks.pocket.vtab_scenes import SCENES
+from eva_bench.assets import catalogue
+from eva_bench.assets.identity import data_identity
+from eva_bench.run.prepare import build
+from eva_bench.system.errors import UserError
+from eva_bench.system.files import sha256_of
+from eva_bench.system.paths import POCKET_WEIGHTS
+from pocket.datasets import vtab1k
+from pocket.datasets.vtab_scenes import SCENES
+from pocket.world.image_scenes import SHAPES, Scene, Surface, Thing, grey, render
+from tasks import images
 from tasks.vtab_archive import LISTS
 from tests.conftest import CONF
 from tests.vision import load_vit
@@ -28,7 +31,7 @@ def make_task(name):
 
 
 def test_nineteen_tasks_in_three_groups_with_the_official_classes():
-    entries = {name: sources.entry(f"vtab1k/{name}") for name in NAMES}
+    entries = {name: catalogue.entry(f"vtab1k/{name}") for name in NAMES}
     assert len(NAMES) == 19 and set(vtab1k.TASKS) == set(NAMES)
     assert {group: sum(e["group"] == group for e in entries.values()) for group in GROUPS} == GROUPS
     assert sum(e["classes"] for e in entries.values()) == 940
@@ -44,7 +47,7 @@ def test_pocket_rows_are_reproducible_even_and_within_the_classes(name):
     again = vtab1k.generate("test", name, 60)
     assert all(np.array_equal(a["image"], b["image"]) and a["label"] == b["label"] for a, b in zip(rows, again, strict=True))
     assert all(row["image"].shape == (32, 32, 3) and row["image"].dtype == np.uint8 for row in rows)
-    classes = sources.entry(f"vtab1k/{name}")["classes"]
+    classes = catalogue.entry(f"vtab1k/{name}")["classes"]
     labels = [row["label"] for row in rows]
     assert all(0 <= label < classes for label in labels) and len(set(labels)) >= min(classes, 20) * 0.5
     train = {row["image"].tobytes() for row in vtab1k.generate("train", name, 60)}
@@ -150,7 +153,7 @@ def test_samples_scores_and_training_examples(tmp_path):
 
 
 def test_the_pocket_model_is_the_one_of_its_manifest():
-    folder = POCKET_MODELS / "vision"
+    folder = POCKET_WEIGHTS / "vision"
     manifest = yaml.safe_load((folder / "manifest.json").read_text())
     assert manifest["sha256"] == {name: sha256_of(folder / name) for name in manifest["sha256"]}
     assert manifest["parameters"] <= 1_000_000

@@ -1,0 +1,108 @@
+"""Where rows come from: a generator of this project or a local mirror of a hub repository. No torch here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eva_bench.system.errors import UserError, did_you_mean
+from eva_bench.system.paths import DATA, MANIFESTS
+
+
+@cache
+def manifest() -> dict[str, Any]:
+    """All entries of tasks/manifest/*.yaml by name."""
+    entries: dict[str, Any] = {}
+    for path in sorted(MANIFESTS.glob("*.yaml")):
+        entries |= yaml.safe_load(path.read_text())
+    return entries
+
+
+def entry(name: str) -> dict[str, Any]:
+    """The manifest's entry of a data set.
+
+    Raises:
+        UserError: no such entry.
+    """
+    if name not in manifest():
+        raise UserError(f"Data set '{name}' is not in tasks/manifest/.{did_you_mean(name, manifest())}")
+    return manifest()[name]
+
+
+def local_file(name: str, split: str, root: str | None) -> Path:
+    """Path of a split's file below the data root; of several alternatives in the manifest, the first that is there.
+
+    Raises:
+        UserError: the data set is not there; names the command that gets it.
+    """
+    info = entry(name)
+    if split not in info["splits"]:
+        raise UserError(f"Data set '{name}' has no split '{split}'; it has {', '.join(info['splits'])}.")
+    folder = Path(root or default_root()) / info.get("repo", name)
+    named = info["splits"][split]["file"]
+    files = [named] if isinstance(named, str) else named
+    path = next((folder / file for file in files if (folder / file).is_file()), None)
+    if path is None:
+        where = f"below data.root={root}" if root else "below data/hub, where `make fetch` puts data sets"
+        raise UserError(
+            f"Data set '{name}' ({files[0]}) is not {where}. "
+            f"Get it on a machine with network: make fetch DATA={name}"
+        )
+    return path
+
+
+def default_root() -> Path:
+    """Where `make fetch` keeps its mirror of data sets."""
+    return DATA / "hub"
+
+
+def load_rows(name: str, split: str, root: str | None = None) -> list[dict[str, Any]]:
+    """All rows of a split as plain dictionaries.
+
+    Raises:
+        UserError: missing, unreadable or empty file.
+    """
+    info = entry(name)
+    if "generator" in info:
+        return _generated(info["generator"], split, info.get("subset"))
+    if "loader" in info:
+        return importlib.import_module(info["loader"]).load(info, name, split, root)
+    return read_split(name, split, root)
+
+
+def read_split(name: str, split: str, root: str | None = None) -> list[dict[str, Any]]:
+    """All rows of the file that holds a split.
+
+    Raises:
+        UserError: missing, unreadable or empty file.
+    """
+    path = local_file(name, split, root)
+    try:
+        rows = _read(path)
+    except Exception as error:
+        raise UserError(f"Cannot read {path.name} of data set '{name}': {error}") from error
+    if not rows:
+        raise UserError(f"Data set '{name}' has no rows in split '{split}'.")
+    return rows
+
+
+@lru_cache(maxsize=16)
+def _generated(generator: str, split: str, subset: str | None) -> list[dict[str, Any]]:
+    """Rows that a generator makes, once for all cells of a sweep that share a process; nobody changes them."""
+    return importlib.import_module(generator).generate(split, *([subset] if subset else []))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path).to_pylist()
+    with path.open(encoding="utf-8") as lines:
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in lines if line.strip()]
+        return json.load(lines)

@@ -1,0 +1,103 @@
+"""Weights & Biases as a mirror of the record: any error is one warning, never a failed run."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eva_bench.records.record import Record
+from eva_bench.system.progress import warn
+
+
+class Tracker:
+    """One W&B run per run id: the same id again continues the same W&B run.
+
+    `mode=auto` is online where somebody is logged in and offline otherwise. After the first error the
+    tracker says so once and stays silent.
+    """
+
+    def __init__(self, tracking: dict[str, Any], folder: Path, fresh: bool = False):
+        """`fresh`: replace what W&B has under the id, instead of continuing it."""
+        self.tracking, self.folder, self.fresh = tracking, folder, fresh
+        self.run = None
+        self.broken = tracking["mode"] == "off"
+        self.where = "off"
+
+    def start(self, run_id: str, config: dict[str, Any], group: str, tags: Sequence[str] = ()) -> None:
+        self._guard(self._start, run_id, config, group, tags)
+
+    def _start(self, run_id: str, config: dict[str, Any], group: str, tags: Sequence[str]) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        mode = self.tracking["mode"]
+        if mode == "auto":
+            mode = "online" if logged_in() else "offline"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.run = wandb.init(
+            project=self.tracking["project"],
+            id=run_id,
+            name=run_id,
+            group=group,
+            tags=list(tags),
+            config=config,
+            dir=str(self.folder),
+            mode=mode,
+            resume="allow" if mode == "online" and not self.fresh else None,
+            reinit="finish_previous",
+            settings=wandb.Settings(
+                init_timeout=20, silent=True, console="off", x_disable_stats=True,
+                x_save_requirements=False,  # the record has the versions; listing them again takes 0.2 s
+            ),
+        )
+        self.where = self.run.url if mode == "online" else f"offline, {self.folder / 'wandb'}"
+
+    def log(self, values: dict[str, float]) -> None:
+        if self.run is not None:
+            self._guard(lambda: self.run.log(values))
+
+    def finish(self, record: Record) -> None:
+        """Write the record's summary and close the W&B run."""
+        if self.run is not None:
+            self._guard(self._finish, record)
+
+    def _finish(self, record: Record) -> None:
+        import wandb
+
+        for moment, metrics in (("before", record.metrics_before), ("after", record.metrics)):
+            self.run.summary.update({f"{moment}/{name}": value for name, value in metrics.items()})
+        self.run.summary.update({"status": record.status, "trainable_parameters": record.trainable_parameters})
+        self.run.summary.update({f"seconds/{phase}": cost["seconds"] for phase, cost in record.costs.items()})
+        if record.ranks:
+            self.run.log({"ranks": wandb.Histogram(list(record.ranks.values()))})
+        self.run.finish(exit_code=0 if record.status == "ok" else 1)
+
+    def _guard(self, action, *arguments) -> None:
+        if self.broken:
+            return
+        try:
+            action(*arguments)
+        except Exception as error:  # a mirror must never stop a run, whatever it raises
+            self.broken = True
+            self.where = "failed, see the warning"
+            warn(f"tracking is switched off for this run: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+def place(values: dict[str, Any], origins: dict[str, Any]) -> tuple[str, list[str]]:
+    """W&B group and tags of a run: its suite, if it belongs to one, scale, task and method."""
+    scale, task, method = values["scale"]["name"], values["task"]["name"], values["method"]["name"]
+    suite = origins.get("suite")
+    return f"{scale}/{suite or task}", [*([suite] if suite else []), scale, task, method]
+
+
+def logged_in() -> bool:
+    """Whether a W&B key is configured on this machine (environment or netrc); no network."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,5 +1,0 @@
-"""`make report`: one static page from records alone, no server and no network. Never imports torch."""
-
-from eva_bench.report.command import main
-
-__all__ = ["main"]

@@ -1,5 +1,0 @@
-import sys
-
-from eva_bench.report import main
-
-sys.exit(main())

@@ -1,0 +1,5 @@
+import sys
+
+from eva_bench.reporting.page import main
+
+sys.exit(main())

@@ -1,0 +1,76 @@
+"""`make tables`: results/tables from results/records. No torch here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from eva_bench.records.store import Store
+from eva_bench.reporting.tables.build import Table, assemble
+from eva_bench.reporting.tables.cells import Archive, Selection, select
+from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
+from eva_bench.reporting.tables.spec import TableSpec, read_tables
+from eva_bench.reporting.tables.summary import build_summary
+from eva_bench.system.errors import UserError
+
+FORMATS = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
+
+
+def selections(archive: Archive, specs: Sequence[TableSpec]) -> Iterator[tuple[Selection, str | None]]:
+    """Every table at every scale (and model, unless it spans models) that has something to compare.
+
+    Raises:
+        UserError: see select.
+    """
+    for spec in specs:
+        places = archive.places()
+        if spec.across_models:
+            places = [(scale, None) for scale in sorted({scale for scale, _ in places})]
+        for scale, model in places:
+            selection = select(archive, spec, scale, model)
+            if selection.compares:
+                yield selection, model
+
+
+def all_tables(archive: Archive, specs: Sequence[TableSpec] | None = None) -> list[Table]:
+    """All tables and their statistics. Raises UserError."""
+    found = []
+    for selection, model in selections(archive, read_tables() if specs is None else specs):
+        found.append(assemble(selection, model))
+        if selection.table.statistics:
+            found.append(build_summary(selection, model))
+    return found
+
+
+def write_tables(tables: Sequence[Table], folder: Path) -> None:
+    """Every table in every format, and numbers.tex; files of tables that are no longer there go. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {f"{table.file}.{suffix}": text(table) for table in tables for suffix, text in FORMATS.items()}
+    contents["numbers.tex"] = to_numbers(tables)
+    for name, content in contents.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    for path in folder.iterdir():
+        if path.suffix[1:] in FORMATS and path.name not in contents:
+            path.unlink()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write results/tables/<table>-<scale>-<model>.{md,csv,tex} for every table in conf/table, and numbers.tex."""
+    results = Path(next(iter(sys.argv[1:] if arguments is None else arguments), "results"))
+    folder = results / "tables"
+    try:
+        tables = all_tables(Archive(Store(results).read_all()))
+        if tables:
+            write_tables(tables, folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: tables cannot be written to '{folder}': {error.strerror}.", file=sys.stderr)
+        return 2
+    if tables:
+        print("\n".join(f"{folder / table.file}.md: {table.title}" for table in tables))
+    else:
+        print(f"no tables: {results / 'records'} holds no finished runs of a table (python run.py method=eva task=gsm8k makes one)")
+    return 0

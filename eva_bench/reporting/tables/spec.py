@@ -1,0 +1,169 @@
+"""What a table is: the schema of conf/table/*.yaml. No torch here."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from eva_bench.system.errors import UserError, did_you_mean
+from eva_bench.system.paths import CONF
+
+# unit -> (factor, digits)
+UNITS = {
+    "percent": (100, 1), "number": (1, 3), "rate": (1, 2), "million": (1e-6, 3), "seconds": (1, 1), "gigabytes": (1e-9, 2),
+}  # fmt: skip
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Unit = Literal["percent", "number", "rate", "million", "seconds", "gigabytes"]
+
+
+class Column(Strict):
+    """One column of scores (a metric of a task) or of facts about the runs (parameters, seconds, bytes).
+
+    Without metric and fact it shows the task's primary metric. `published` is the task's name in the papers' tables.
+    """
+
+    task: str
+    title: str
+    metric: str | None = None
+    fact: str | None = None
+    unit: Unit = "percent"
+    best: Literal["max", "min", "none"] = "max"
+    published: str | None = None
+    optional: bool = False  # a metric that only some recipes ask for: no error where no record has it
+
+    @property
+    def name_in_papers(self) -> str:
+        return self.published or self.title
+
+
+class Mean(Strict):
+    """A column that averages others, by title: over tasks per seed, then over seeds. Its unit is theirs if not given."""
+
+    title: str
+    of: list[str] | Literal["all"] = "all"
+    unit: Unit | None = None
+    published: str | None = None
+
+    @property
+    def name_in_papers(self) -> str:
+        return self.published or self.title
+
+
+class Published(Strict):
+    """Published numbers of one model: which rows of results/published/<paper>.csv, and whose rows of ours they belong to."""
+
+    title: str
+    where: dict[str, str | list[str]]
+    methods: dict[str, str]  # our row -> the paper's method
+    by: Literal["task", "metric"] = "task"  # what names a column in the file
+    names: dict[str, str] = Field(default_factory=dict)  # name of a column -> its name in the file, where they differ
+    factor: float = 1.0  # printed value -> the unit that the column shows
+
+
+class Row(Strict):
+    """A method, and the settings that a run must have for this row."""
+
+    title: str
+    method: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class TableSpec(Strict):
+    """A table of conf/table/. `vary` names settings and their values: a row per method and combination."""
+
+    name: str
+    title: str
+    methods: list[str] = Field(min_length=1)
+    columns: list[Column] = Field(default_factory=list)
+    columns_of: list[str] = Field(default_factory=list)  # tables whose columns of scores are taken
+    means: list[Mean] = Field(default_factory=list)
+    vary: dict[str, Any] = Field(default_factory=dict)
+    published: list[Published] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    reference: str | None = None  # a row of scores that the records keep as <reference>_<metric>, an expert's say
+    statistics: bool = False  # a second table: intervals, differences to LoRA, collapses
+    only_means: bool = False  # the averages alone are shown
+    across_models: bool = False  # columns of several model kinds: one table per scale
+
+    @property
+    def rows(self) -> list[Row]:
+        axes = [[(key, value) for value in (values if isinstance(values, list) else [values])] for key, values in self.vary.items()]
+        rows = []
+        for method, settings in itertools.product(self.methods, itertools.product(*axes)):
+            shown = [f"{key.rpartition('.')[2]}={value}" for key, value in settings if isinstance(self.vary[key], list)]
+            rows.append(Row(title=", ".join([method, *shown]), method=method, settings=dict(settings)))
+        return rows
+
+    @property
+    def score_columns(self) -> list[Column]:
+        """The first score of every task and part of a task (metrics `part/...`): what statistics over tasks are made of."""
+        return _scores(self.columns)
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(column.task for column in self.columns))
+
+
+def read_table(path: Path) -> TableSpec:
+    """The table of a YAML file. Raises UserError for anything that is not one."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        table = TableSpec.model_validate({"name": path.stem} | content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"conf/table/{path.name}: {place}: {first['msg']}.{_near(first)}") from error
+    except (yaml.YAMLError, TypeError) as error:
+        raise UserError(f"conf/table/{path.name} is not a table: {str(error).splitlines()[0]}.") from error
+    for other in table.columns_of:
+        taken = read_table(path.with_name(f"{other}.yaml")).columns
+        known = {column.title for column in table.columns}
+        table = table.model_copy(update={"columns": [*table.columns, *(_unique(column, known) for column in _scores(taken))]})
+    _check(table, path.name)
+    return table
+
+
+def read_tables(folder: Path = CONF / "table") -> list[TableSpec]:
+    """All tables, sorted by name."""
+    return [read_table(path) for path in sorted(folder.glob("*.yaml"))]
+
+
+def _scores(columns: list[Column]) -> list[Column]:
+    found: dict[tuple, Column] = {}
+    for column in columns:
+        part = column.metric.rpartition("/")[0] if column.metric else ""
+        if column.fact is None and column.best == "max" and column.unit in ("percent", "rate"):
+            found.setdefault((column.task, part), column)
+    return list(found.values())
+
+
+def _unique(column: Column, known: set[str]) -> Column:
+    """The column under its own title, or with the task's name where another column has that title."""
+    return column if column.title not in known else column.model_copy(update={"title": f"{column.title} ({column.task})"})
+
+
+def _check(table: TableSpec, file: str) -> None:
+    titles = [column.title for column in (*table.columns, *table.means)]
+    if not table.columns or len(set(titles)) < len(titles):
+        raise UserError(f"conf/table/{file}: a table needs columns, each with a title of its own.")
+    for mean in table.means:
+        if mean.of != "all" and (unknown := set(mean.of) - set(titles)):
+            raise UserError(f"conf/table/{file}: '{mean.title}' averages an unknown column '{min(unknown)}'.{did_you_mean(min(unknown), titles)}")
+    rows = {row.title for row in table.rows}
+    for block in table.published:
+        if unknown := set(block.methods) - rows:
+            raise UserError(f"conf/table/{file}: '{block.title}' names an unknown row '{min(unknown)}'.{did_you_mean(min(unknown), rows)}")
+
+
+def _near(error: Any) -> str:
+    known = [*TableSpec.model_fields, *Column.model_fields, *Mean.model_fields, *Published.model_fields]
+    return did_you_mean(str(error["loc"][-1]), known) if error["type"] == "extra_forbidden" else ""

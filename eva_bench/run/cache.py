@@ -1,0 +1,76 @@
+"""Caches of initialisations and trained weights by fingerprint; a damaged file is noticed and made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eva_bench.methods.base import Initialisation
+from eva_bench.methods.layer import Factors
+from eva_bench.system.progress import warn
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors and JSON facts with a checksum, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"facts": json.dumps(facts), "sha256": _digest(tensors)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        save_file(tensors, temporary, metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # half a file after a full disk
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and facts, or None if the file is absent or damaged (a warning says so)."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if _digest(tensors) != metadata["sha256"]:
+            raise ValueError("checksum differs")
+        return tensors, json.loads(metadata["facts"])
+    except Exception as error:
+        warn(f"the cache file {path.name} is damaged and is made again ({error})")
+        return None
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}{tuple(tensors[name].shape)}{tensors[name].dtype}".encode())
+        digest.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_initialisation(path: Path, start: Initialisation) -> None:
+    tensors = {f"{layer}/{part}": t for layer, f in start.factors.items() for part, t in f.tensors().items()}
+    scales = {layer: f.scale for layer, f in start.factors.items()}
+    save_tensors(path, tensors, {"scales": scales, "facts": start.facts})
+
+
+def load_initialisation(path: Path) -> Initialisation | None:
+    found = load_tensors(path)
+    if found is None:
+        return None
+    tensors, stored = found
+    factors = {}
+    for layer, scale in stored["scales"].items():
+        parts = {part: tensors.get(f"{layer}/{part}") for part in ("A", "B", "s", "magnitude")}
+        factors[layer] = Factors(**parts, scale=scale)
+    return Initialisation(factors=factors, facts=stored["facts"])

@@ -1,0 +1,93 @@
+"""`make fetch TASK=gsm8k SCALE=lite`: what the runs of a task need, brought where there is network.
+
+What no hub has (entries with `by_hand`) is not downloaded: it is told where it comes from, and what lies here is verified.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import yaml
+
+from eva_bench.assets.catalogue import entry
+from eva_bench.assets.fetch import check_network, fetch_dataset, fetch_model, verify_dataset
+from eva_bench.system.errors import UserError, did_you_mean
+from eva_bench.system.paths import CONF, choices, tasks_of
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch what a task needs at a scale, or one model, or one data set. Exit code 2 with one sentence on error."""
+    try:
+        wanted = _parse(sys.argv[1:] if arguments is None else arguments)
+        datasets, models = needs(**wanted)
+        if not datasets and not models:
+            print("nothing to fetch: the pocket scale makes its own data and carries its models")
+            return 0
+        by_hand = [name for name in datasets if "by_hand" in entry(name)]
+        for name in by_hand:
+            verify_dataset(name)
+        downloads = [name for name in datasets if name not in by_hand]
+        if downloads or models:
+            check_network()
+        for name in downloads:
+            fetch_dataset(name)
+        for name in models:
+            fetch_model(name)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> dict[str, str]:
+    wanted = dict(item.split("=", 1) for item in arguments if "=" in item)
+    if not wanted or set(wanted) - {"task", "scale", "model", "data"}:
+        raise UserError("Usage: make fetch TASK=gsm8k SCALE=lite, make fetch MODEL=smollm2_135m or make fetch DATA=openai/gsm8k.")
+    return wanted
+
+
+def needs(task: str | None = None, scale: str = "lite", model: str | None = None, data: str | None = None):
+    """Manifest names of data sets and names of model configs that are wanted.
+
+    Raises:
+        UserError: unknown task, scale, model or data set.
+    """
+    datasets, models = [], []
+    if task:
+        _known("scale", scale)
+        for name in tasks_of(task):
+            _known("task", name)
+            if scale != "pocket":
+                more_data, of_recipe = _of_task(name, scale)
+                datasets, models = datasets + more_data, [model or of_recipe]
+    elif model:
+        models = [model]
+    if data:
+        datasets.append(data)
+    datasets = list(dict.fromkeys(part for name in datasets for part in entry(name).get("parts", [name])))
+    for name in models:
+        _known("model", name)
+    return datasets, models
+
+
+def _of_task(task: str, scale: str) -> tuple[list[str], str]:
+    """Data sets of a task and the model of its recipe at a scale."""
+    config = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())
+    recipe_file = CONF / "recipe" / scale / f"{config['family']}.yaml"
+    if not recipe_file.exists():
+        raise UserError(f"There is no recipe for task family '{config['family']}' at scale '{scale}'.")
+    recipe = yaml.safe_load(recipe_file.read_text())
+    train = recipe["data"].get("train")
+    own = train is None or train.startswith("${")  # the task's own training rows
+    datasets = [config["dataset"]] if own else [train, config["dataset"]]
+    return datasets, next(item["override /model"] for item in recipe["defaults"] if "override /model" in item)
+
+
+def _known(group: str, name: str) -> None:
+    if name not in choices(group):
+        raise UserError(f"Unknown {group} '{name}'.{did_you_mean(name, choices(group))} Known: {', '.join(choices(group))}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Settings: the schema, composition, the typed specification of a run, errors explained."""

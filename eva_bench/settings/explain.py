@@ -1,0 +1,101 @@
+"""Turn Hydra's and pydantic's errors into one sentence for the person at the keyboard."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import yaml
+
+from eva_bench.settings.schema import Config
+from eva_bench.system.errors import UserError, did_you_mean
+from eva_bench.system.paths import CONF, choices
+
+
+def listing(names: Sequence[str]) -> str:
+    """Choices in one line: long groups by the name of their folder."""
+    if len(names) <= 20:
+        return ", ".join(names)
+    folders = Counter(name.partition("/")[0] for name in names if "/" in name)
+    shown = [name for name in names if "/" not in name] + [f"{name}/... ({count})" for name, count in folders.items()]
+    return ", ".join(sorted(shown))
+
+
+def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> str:
+    """One sentence for an error raised while composing a configuration."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{Path(mark.name).name} is not valid YAML: {error.problem} in line {mark.line + 1}."
+    text = f"{error}\n{error.__cause__ or ''}"
+    if match := re.search(r"You must specify '(\w+)'", text):
+        group = match[1]
+        return f"No {group} was chosen: add {group}=<name>. Known: {listing(choices(group))}."
+    if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        group, name = match[1], match[2]
+        if group == "recipe":
+            scale, _, family = name.partition("/")
+            return f"There is no recipe for task family '{family}' at scale '{scale}' (conf/recipe/{name}.yaml)."
+        known = choices(group)
+        return f"Unknown {group} '{name}'.{did_you_mean(name, known)} Known: {listing(known)}."
+    if match := re.search(r"Could not override '([\w.]+)'", text):
+        return f"Unknown setting '{match[1]}' on the command line.{_similar_keys(match[1])}"
+    if match := re.search(r"In '([^']+)': (?:\w+) raised while composing config:\s*([^\n]+)", text):
+        return f"conf/{match[1]}.yaml: {match[2].strip().rstrip('.')}."
+    if match := re.search(r"Error merging override (\S+)", text):
+        reason = re.search(r"(Value '[^\n]*|[^\n]*could not be converted[^\n]*)", text)
+        return f"Wrong value in '{match[1]}': {reason[1].strip() if reason else 'it does not fit the setting'}."
+    if match := re.search(r"Error parsing override '([^']*)'", text):
+        return f"Cannot read '{match[1]}' on the command line: settings are given as name=value."
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return f"The configuration cannot be composed: {first}"
+
+
+def check_added_and_removed(overrides: Sequence[str]) -> None:
+    """Hydra's `+key=value` and `~key` go round the schema; here they do not.
+
+    Raises:
+        UserError: a key that no setting has, or the removal of a setting.
+    """
+    for item in overrides:
+        key = item.lstrip("+~").split("=")[0]
+        if item.startswith("~"):
+            raise UserError(f"'{item}': settings cannot be removed; give {key} another value.")
+        own_check = key.split(".")[0] in ("method", "task", "hydra") or "/" in key
+        if item.startswith("+") and not own_check and key not in known_settings():
+            raise UserError(f"Unknown setting '{key}' on the command line.{_similar_keys(key)}")
+
+
+def _similar_keys(dotted: str) -> str:
+    return did_you_mean(dotted, known_settings())
+
+
+def known_settings() -> set[str]:
+    """The keys that exist in the schema and in the YAML files of methods and tasks."""
+    known: set[str] = set()
+    for f in fields(Config):
+        known.add(f.name)
+        section = f.default_factory if callable(f.default_factory) else None
+        if section is not None and is_dataclass(section):
+            known.update(f"{f.name}.{inner.name}" for inner in fields(section))
+    for group in ("method", "task"):
+        for path in (CONF / group).rglob("*.yaml"):
+            known.update(f"{group}.{key}" for key in (yaml.safe_load(path.read_text()) or {}) if key[0] not in "_d")
+    return known
+
+
+def explain_validation_error(error, where: str) -> str:
+    """One sentence for a pydantic ValidationError of a method's or task's values."""
+    parts: dict[str, str] = {}  # one reason per value: a union of types reports one error per type
+    for item in error.errors():
+        name = str(item["loc"][0]) if item["loc"] else where
+        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            reason = f"unknown key '{name}'"
+        elif item["type"] in ("missing_argument", "missing", "missing_keyword_only_argument"):
+            reason = f"no value for '{name}'"
+        else:
+            reason = f"{name}={item.get('input')!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+        parts[name] = f"{parts[name]}, or {item['msg'][0].lower()}{item['msg'][1:]}" if name in parts else reason
+    return f"{where}: {'; '.join(parts.values())}."

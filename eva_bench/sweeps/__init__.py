@@ -1,0 +1,1 @@
+"""Many runs: planned, spread over processes and jobs, watched, and learning rates chosen from them."""

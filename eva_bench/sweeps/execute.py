@@ -1,0 +1,278 @@
+"""Sweeps: `run.py suite=<name>` and `run.py -m ...`; cells run here, in several processes, or by a Hydra launcher.
+
+The planner composes all cells first, so that a mistake in any of them stops the sweep before its first cell. The
+truth about a sweep is in its records: running the same command again does what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import hydra
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from eva_bench.records.store import Store
+from eva_bench.settings.explain import explain_hydra_error
+from eva_bench.settings.spec import RunSpec
+from eva_bench.sweeps.plan import Cell, Plan, make_plan
+from eva_bench.sweeps.status import CellState, count, examine, show, show_means, show_plan
+from eva_bench.sweeps.worker import Part, run_cells, write_cells
+from eva_bench.system.errors import UserError
+from eva_bench.system.paths import CONF, ROOT, is_group
+from eva_bench.system.progress import say
+
+LAUNCHER = "hydra/launcher"
+SWEEP_SETTINGS = ("hydra", "pack", "array_size")  # sections of conf/sweep.yaml that the command line may change
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sweep's command line, sorted: which suite, what the cells are, and how they are spread."""
+
+    suite: str | None
+    cells: list[str]
+    spread: list[str]
+    dry_run: bool = False
+
+    @property
+    def launcher(self) -> str:
+        """`here`, `local`, or the name of a Hydra launcher."""
+        chosen = [item.split("=", 1)[1] for item in self.spread if item.startswith(f"{LAUNCHER}=")]
+        return chosen[-1] if chosen else "here"
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for several cells (a suite, a group of tasks), or for a launcher elsewhere."""
+    flags = {"-m", "--multirun"} & set(arguments)
+    groups = [item for item in arguments if item.startswith("task=") and is_group(item.removeprefix("task="))]
+    return bool(flags or groups) or any(item.split("=")[0] in ("suite", "dry_run", LAUNCHER) for item in arguments)
+
+
+def read_request(arguments: Sequence[str]) -> Request:
+    """Sort a command line. Raises UserError for options that a sweep does not know."""
+    suite, dry_run = None, False
+    cells: list[str] = []
+    spread: list[str] = []
+    for item in arguments:
+        key, _, value = item.partition("=")
+        if item in ("-m", "--multirun"):
+            continue
+        if item.startswith("-"):
+            raise UserError(f"A sweep has no option '{item}'.")
+        if key == "suite":
+            suite = value
+        elif key == "dry_run":
+            dry_run = value.lower() in ("true", "1", "yes")
+        elif key.replace("/", ".").split(".")[0] in SWEEP_SETTINGS:
+            spread.append(item)
+        else:
+            cells.append(item)
+    return Request(suite, cells, spread, dry_run)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Plan, run what is left, and say how it stands.
+
+    Returns:
+        0 if every planned cell has an ok record, 130 if the sweep was interrupted, otherwise 1 (2: a cell cannot run).
+
+    Raises:
+        UserError: a mistake in the suite or in any cell; nothing was run.
+    """
+    request = read_request(arguments)
+    plan = make_plan(request.suite, request.cells)
+    states = examine(plan)
+    if request.dry_run:
+        show_plan(plan.name, states)
+        return 0
+    config = spread_config(request, plan)
+    specs = left_to_do(states)
+    say(f"{plan.name}: {count(states)}; {len(specs)} to run")
+    code = _run(request, plan, specs, config) if specs else 0
+    states = examine(plan)
+    show(plan.name, states)
+    show_means(states)
+    if code == 130:
+        say("Interrupted: the same command continues where this one stopped.")
+        return code
+    return 0 if all(item.state in ("ok", "suspicious") for item in states) else code or 1
+
+
+def left_to_do(states: Sequence[CellState]) -> list[RunSpec]:
+    """The cells without an ok record; all of them with force=true."""
+    done = ("ok", "suspicious")
+    return [item.cell.spec for item in states if item.state not in done or item.cell.spec.options["force"]]
+
+
+def spread_config(request: Request, plan: Plan) -> DictConfig:
+    """conf/sweep.yaml with the launcher, this site's values and the command line's changes. Raises UserError."""
+    overrides = [*spread_overrides(request), f"logs={_quoted(_folder(plan) / 'logs')}"]
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("sweep", overrides, return_hydra_config=True)
+    except Exception as error:
+        raise UserError(explain_hydra_error(error, overrides)) from error
+
+
+def spread_overrides(request: Request) -> list[str]:
+    """The values of conf/site.yaml, if there is one, and then the command line, which wins."""
+    site = CONF / "site.yaml"
+    values = yaml.safe_load(site.read_text()) or {} if site.is_file() else {}
+    launcher = values.pop("launcher", {})
+    given = [f"hydra.launcher.{key}={json.dumps(value)}" for key, value in launcher.items() if request.launcher == "slurm"]
+    return [*given, *(f"{key}={json.dumps(value)}" for key, value in values.items()), *request.spread]
+
+
+def _run(request: Request, plan: Plan, specs: list[RunSpec], config: DictConfig) -> int:
+    if request.launcher == "here":
+        return run_cells(specs)
+    if request.launcher == "local":
+        with announced(plan):
+            return run_locally(_folder(plan), specs, config.hydra.launcher.processes)
+    parts = freeze(plan, specs, config)
+    with announced(plan):
+        return _run_by_hydra(request, parts, _folder(plan) / "logs")
+
+
+def _folder(plan: Plan) -> Path:
+    return Path(plan.cells[0].spec.options["runs_dir"]) / "sweeps" / plan.name
+
+
+def freeze(plan: Plan, specs: list[RunSpec], config: DictConfig) -> list[Part]:
+    """Write composed cells where jobs find them, `pack` cells to a job: later edits of conf/ do not reach them."""
+    text = "".join(spec.to_json() for spec in specs)
+    file = _folder(plan) / f"cells-{hashlib.sha256(text.encode()).hexdigest()[:10]}.jsonl"
+    write_cells(file, specs)
+    size = min(max(1, config.pack.get(spec["scale"]["name"], 1)) for spec in specs)
+    return [Part(str(file), first, size) for first in range(0, len(specs), size)]
+
+
+def run_locally(folder: Path, specs: list[RunSpec], processes: int) -> int:
+    """Several processes over one list of cells: each takes the next one that nobody has claimed."""
+    processes = min(processes, len(specs))
+    threads = specs[0].options["threads"] or os.cpu_count() or 1
+    shared = {"threads": max(1, threads // processes), "wait": False}
+    file = folder / f"cells-local-{os.getpid()}.jsonl"
+    write_cells(file, [replace(spec, options=spec.options | shared) for spec in specs])
+    command = [sys.executable, "-m", "eva_bench.sweeps.worker", str(file)]
+    children = []
+    for number in range(processes):
+        log = (folder / f"process-{number}.log").open("w")
+        say(f"process {number}: {shared['threads']} threads, output in {log.name}")
+        # A session of its own: a Ctrl-C reaches it once, through us, and it ends with a checkpoint and a record.
+        child = subprocess.Popen(command, stdout=log, stderr=log, env=worker_environment(number), start_new_session=True)
+        children.append(child)
+    with _forwarding(children):
+        codes = [child.wait() for child in children]
+    file.unlink(missing_ok=True)
+    return max(abs(code) for code in codes)
+
+
+def worker_environment(number: int = 0) -> dict[str, str]:
+    """The package can be imported from anywhere; where several GPUs are visible, each process gets its own."""
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    devices = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if len(devices) > 1:
+        environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+    return environment
+
+
+@contextmanager
+def _forwarding(children: Sequence[subprocess.Popen]) -> Iterator[None]:
+    """Signals to us go to all children, which end in their own time."""
+
+    def forward(number, frame) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    previous = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _run_by_hydra(request: Request, parts: list[Part], logs: Path) -> int:
+    """Hydra's multirun over the parts, with the launcher of the command line (slurm, or any that is installed)."""
+    os.environ["PYTHONPATH"] = worker_environment()["PYTHONPATH"]  # jobs inherit it
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns every second where SLURM keeps no accounts
+    firsts = ",".join(str(part.first) for part in parts)
+    given = [f"cells={_quoted(Path(parts[0].file))}", f"logs={_quoted(logs)}", f"count={parts[0].count}", f"first={firsts}"]
+    arguments, sys.argv = sys.argv, ["run.py", "-m", *request.spread, *given]
+    say(f"{len(parts)} jobs of up to {parts[0].count} cells; output in {logs}. This command waits for them; `make submit` does not.")
+    try:
+        _job()
+    except KeyboardInterrupt:
+        say("No longer waiting; jobs that are queued or running go on (squeue, scancel).")
+        return 130
+    except Exception as error:  # a job that was cancelled, or died: its cells say so in the table
+        say(f"A job did not finish: {type(error).__name__}: {str(error).splitlines()[0]}")
+        return 1
+    finally:
+        sys.argv = arguments
+    return 0
+
+
+@hydra.main(config_path=str(CONF), config_name="sweep", version_base="1.3")
+def _job(config: DictConfig) -> int:
+    """One part of a sweep, in whatever process or job the launcher put it."""
+    return Part(config.cells, config.first, config.count)()
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@contextmanager
+def announced(plan: Plan, every_s: float = 1.0) -> Iterator[None]:
+    """One line for every record that other processes write meanwhile."""
+    done = threading.Event()
+    watcher = threading.Thread(target=_announce, args=(plan.cells, done, every_s), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _announce(cells: Sequence[Cell], done: threading.Event, every_s: float) -> None:
+    store = Store(cells[0].spec.options["results_dir"])
+    seen = {cell.run_id: _written(store, cell) for cell in cells}
+    finished = 0
+    while True:
+        last = done.wait(every_s)
+        for cell in cells:
+            if (written := _written(store, cell)) != seen[cell.run_id]:
+                seen[cell.run_id] = written
+                if (record := store.read(cell.run_id)) is not None:
+                    finished += 1
+                    score = record.metrics.get(record.spec["task"]["primary"])
+                    shown = "" if score is None else f", {record.spec['task']['primary']} {100 * score:.1f} %"
+                    say(f"[{finished}] {record.status}: {cell.run_id}{shown}")
+        if last:
+            return
+
+
+def _written(store: Store, cell: Cell) -> int | None:
+    with contextlib.suppress(OSError):
+        return store.path(cell.run_id).stat().st_mtime_ns
+    return None

@@ -1,0 +1,216 @@
+"""From a suite (conf/suite/<name>.yaml) and the command line to planned cells. Never imports torch.
+
+A suite is a list of grids; a grid maps a setting to one value or to a list of values, and its cells are all
+combinations. On the command line, `task=` and `method=` narrow the grids, any other setting replaces theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+
+from eva_bench.settings.spec import RunSpec, compose_settings, to_spec
+from eva_bench.system.errors import UserError, did_you_mean
+from eva_bench.system.paths import CONF, ROOT, choices, tasks_of
+from eva_bench.system.progress import Bar
+
+NARROWING = ("task", "method")
+Grid = dict[str, list[str]]  # setting -> overrides `setting=value`, one per value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One planned run."""
+
+    spec: RunSpec
+
+    @cached_property
+    def run_id(self) -> str:
+        return self.spec.run_id
+
+    @property
+    def settings(self) -> list[str]:
+        """What the command line of this cell says besides task, method, scale and seed."""
+        return [item for item in self.spec.origins["command_line"] if item.split("=")[0] not in COORDINATES]
+
+
+# Settings that have a column of their own, or that say where and how to run.
+COORDINATES = {
+    "task", "method", "scale", "seed", "tracking", "threads", "wait", "force", "results_dir", "runs_dir",
+    "data.root", "model.path", "train.checkpoint_minutes",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a suite, in the order in which they run."""
+
+    name: str
+    cells: list[Cell]
+
+
+def make_plan(suite: str | None, overrides: Sequence[str]) -> Plan:
+    """All cells of a suite (None: of the overrides alone), every one composed and checked.
+
+    Raises:
+        UserError: no such suite, a mistake in any cell, or no cells at all.
+    """
+    axes = _axes(overrides)
+    grids = [_axes(_as_overrides(grid)) for grid in read_suite(suite)["grids"]] if suite else [{}]
+    lines = [line for grid in _narrowed(grids, axes) for line in _combinations(grid)]
+    name = suite or "sweep"
+    if not lines:
+        raise UserError(f"'{name}' plans no cells with {' '.join(overrides) or 'these settings'}: nothing would run.")
+    composer = Composer(_runs_dir(overrides), suite)
+    cells: dict[str, Cell] = {}
+    with Bar("composing the cells") as bar:
+        for number, line in enumerate(lines, start=1):
+            cell = Cell(composer.compose(line))
+            cells.setdefault(cell.run_id, cell)
+            if composer.slow:  # nothing to watch where everything is known from an earlier time
+                bar(number, len(lines))
+    composer.save()
+    return Plan(name, sorted(cells.values(), key=lambda cell: cell.spec["seed"]))  # the first seed of all methods first
+
+
+def read_suite(name: str) -> dict[str, Any]:
+    """conf/suite/<name>.yaml: title and grids. Raises UserError where there is none."""
+    path = CONF / "suite" / f"{name}.yaml"
+    if not path.is_file():
+        known = choices("suite")
+        raise UserError(f"Unknown suite '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    content = yaml.safe_load(path.read_text())
+    if unknown := set(content) - {"title", "grids"}:
+        raise UserError(f"conf/suite/{name}.yaml: unknown key '{sorted(unknown)[0]}'; a suite has title and grids.")
+    return content
+
+
+def _as_overrides(grid: dict[str, Any]) -> list[str]:
+    """A grid of a YAML file in the words of the command line."""
+    return [f"{key}={_text(value)}" for key, value in grid.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(_text(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _axes(overrides: Sequence[str]) -> Grid:
+    """Overrides with sweeps (`a,b`, `range(0,3)`, `glob(glue/*)`) as lists of single ones; a later one wins."""
+    axes: Grid = {}
+    for item in overrides:
+        try:
+            override = OverridesParser.create().parse_override(item)
+        except Exception as error:
+            raise UserError(f"Cannot read '{item}': settings are given as name=value.") from error
+        lines = _values(override)
+        if override.get_key_element() == "task":
+            lines = [f"task={name}" for line in lines for name in tasks_of(line.removeprefix("task="))]
+        axes[override.get_key_element()] = lines
+    return axes
+
+
+def _values(override: Override) -> list[str]:
+    key, line = override.get_key_element(), override.input_line
+    if not override.is_sweep_override():
+        return [line]
+    if isinstance(override.value(), Glob):
+        return [f"{key}={name}" for name in override.value().filter(choices(key))]
+    if not override.is_discrete_sweep():
+        raise UserError(f"'{line}' is not a list of values: write {key}=a,b,c.")
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _narrowed(grids: list[Grid], axes: Grid) -> list[Grid]:
+    """The grids with the command line's values; a task or method that no grid names runs on the first grid."""
+    known = {line for grid in grids for key in NARROWING for line in grid.get(key, [])}
+    result = []
+    for position, grid in enumerate(grids):
+        narrowed = dict(grid)
+        for key, lines in axes.items():
+            if key in NARROWING and key in grid:
+                lines = [line for line in lines if line in grid[key] or (position == 0 and line not in known)]
+            narrowed[key] = lines
+        result.append(narrowed)
+    return result
+
+
+def _combinations(grid: Grid) -> list[tuple[str, ...]]:
+    return list(itertools.product(*grid.values()))
+
+
+def _runs_dir(overrides: Sequence[str]) -> Path:
+    given = [item.split("=", 1)[1] for item in overrides if item.startswith("runs_dir=")]
+    return Path(given[-1] if given else "runs")
+
+
+class Composer:
+    """Specifications of cells, quickly: settings are composed once for all seeds, and remembered on disk.
+
+    What is remembered depends on conf/ and on the code of the schema alone, and is forgotten when they change.
+    """
+
+    def __init__(self, runs_dir: Path, suite: str | None):
+        self.suite = suite
+        self.slow = False  # whether anything had to be composed
+        self._file = runs_dir / "cache" / "composed.json"
+        self._code = _digest_of_conf()
+        self._specs: dict[tuple[str, ...], RunSpec] = {}
+        try:
+            stored = json.loads(self._file.read_text())
+            self._composed = stored["composed"] if stored["code"] == self._code else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            self._composed = {}
+
+    def compose(self, line: Sequence[str]) -> RunSpec:
+        """The specification for the overrides of one cell. Raises UserError."""
+        seeds = [item for item in line if re.fullmatch(r"seed=\d+", item)]
+        rest = tuple(item for item in line if item not in seeds)
+        if rest not in self._specs:
+            key = json.dumps(rest)
+            if key not in self._composed:
+                self.slow = True
+                self._composed[key] = compose_settings(rest)
+            self._specs[rest] = to_spec(self._composed[key], rest)
+        spec = self._specs[rest]
+        origins = spec.origins | {"command_line": [*spec.origins["command_line"], *seeds]}
+        if self.suite:
+            origins["suite"] = self.suite
+        if not seeds:
+            return replace(spec, origins=origins)
+        return replace(spec, values=spec.values | {"seed": int(seeds[-1].split("=")[1])}, origins=origins)
+
+    def save(self) -> None:
+        """Remember for the next time; a folder that cannot be written costs time, nothing else."""
+        if not self.slow:
+            return
+        temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}.tmp")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"code": self._code, "composed": self._composed}))
+            temporary.replace(self._file)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+
+
+def _digest_of_conf() -> str:
+    code = sorted((ROOT / "eva_bench" / "settings").glob("*.py"))
+    digest = hashlib.sha256()
+    for path in code:
+        digest.update(path.read_bytes())
+    for path in sorted(CONF.rglob("*.yaml")):
+        digest.update(str(path.relative_to(CONF)).encode() + path.read_bytes())
+    return digest.hexdigest()

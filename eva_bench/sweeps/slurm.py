@@ -1,0 +1,74 @@
+"""`make submit SUITE=<name>`: put the cells of a suite into SLURM's queue and return at once. Never imports torch.
+
+Nothing of the sweep lives in this process: the queued jobs hold their composed cells, the records say what is
+done (`make status`), and submitting again queues only what is left.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from eva_bench.sweeps.execute import LAUNCHER, freeze, left_to_do, read_request, spread_config, worker_environment
+from eva_bench.sweeps.plan import make_plan
+from eva_bench.sweeps.status import count, examine
+from eva_bench.sweeps.worker import Part
+from eva_bench.system.errors import UserError
+from eva_bench.system.progress import say
+
+NOT_FOR_SBATCH = ("_target_", "submitit_folder", "max_num_timeout")
+COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout")
+
+
+def submit(parts: Sequence[Part], launcher: DictConfig, most: int) -> list[str]:
+    """Queue parts as SLURM arrays of at most `most` jobs, with the parameters of conf/hydra/launcher/slurm.yaml.
+
+    Returns:
+        Ids of the jobs.
+    """
+    import submitit
+
+    values = OmegaConf.to_container(launcher, resolve=True)
+    os.environ["PYTHONPATH"] = worker_environment()["PYTHONPATH"]  # jobs inherit it
+    executor = submitit.AutoExecutor(
+        folder=values["submitit_folder"], cluster="slurm", slurm_max_num_timeout=values["max_num_timeout"]
+    )
+    parameters = {key: value for key, value in values.items() if key not in NOT_FOR_SBATCH}
+    executor.update_parameters(**{key if key in COMMON else f"slurm_{key}": value for key, value in parameters.items()})
+    jobs = []
+    for first in range(0, len(parts), most):
+        with executor.batch():
+            jobs += [executor.submit(part) for part in parts[first : first + most]]
+    return [job.job_id for job in jobs]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m eva_bench.sweeps.slurm suite=<name> [settings] [hydra.launcher.partition=...]`."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        request = read_request([f"{LAUNCHER}=slurm", *arguments])
+        plan = make_plan(request.suite, request.cells)
+        states = [item for item in examine(plan) if item.state != "running"]  # those are in good hands
+        config = spread_config(request, plan)
+        specs = left_to_do(states)
+        say(f"{plan.name}: {count(examine(plan))}; {len(specs)} to submit")
+        if not specs or request.dry_run:
+            return 0
+        parts = freeze(plan, specs, config)
+        jobs = submit(parts, config.hydra.launcher, config.array_size)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:  # no SLURM here, or sbatch refused
+        print(f"error: nothing was submitted: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+    say(f"Submitted {len(jobs)} jobs of up to {parts[0].count} cells: {jobs[0]} to {jobs[-1]}; output in {config.logs}.")
+    say(f"How it stands: make status SUITE={plan.name}. Submitting again queues what is left.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""`make select`: the best learning rate (and rank, if the grid has several) per method, as ordinary config files.
+
+Only stage=tune records count, which are scored on validation data. Every method is judged on the same grid with
+the same seeds; the file names the records that the choice came from.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from eva_bench.records.record import Record
+from eva_bench.records.store import Store
+from eva_bench.settings.spec import fingerprint
+from eva_bench.system.errors import UserError
+from eva_bench.system.paths import CONF
+from eva_bench.system.progress import warn
+
+
+def merit(records: Sequence[Record]) -> tuple[float, float]:
+    """What a learning rate is judged by: the task's primary metric, then a low loss on the reference answers.
+
+    One at which a run failed (a loss that is not finite) is the worst.
+    """
+    if any(record.status == "failed" for record in records):
+        return -math.inf, -math.inf
+    primary = records[0].spec["task"]["primary"]
+    losses = [r.metrics["reference_loss"] for r in records if "reference_loss" in r.metrics]
+    return mean(r.metrics[primary] for r in records), -mean(losses) if losses else 0.0
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """One point of the grid."""
+
+    lr: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method's best point and the records that it came from."""
+
+    lr: float
+    rank: int | None  # None where the grid has one rank only: then it is the recipe's business
+    records: list[Record]
+
+    def to_yaml(self) -> str:
+        sources = "\n".join(f"#   {run_id}" for run_id in sorted(record.run_id for record in self.records))
+        rank = "" if self.rank is None else f"adapter:\n  rank: {self.rank}\n"
+        return (
+            "# @package _global_\n# Written by `make select`: the best of a grid on validation data. From the records\n"
+            f"{sources}\n{rank}train:\n  lr: {float(self.lr)!r}\n"
+        )
+
+
+def select(records: Sequence[Record], scale: str, place: str) -> dict[str, Choice]:
+    """Per method the point with the best mean on validation data.
+
+    Args:
+        place: a family of tasks, or one task.
+
+    Raises:
+        UserError: no tuning records, or methods whose grids differ.
+    """
+    by_method: dict[str, dict[Point, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    settings = set()
+    for record in records:
+        spec = record.spec
+        finished = record.status in ("ok", "failed")
+        if finished and (spec["stage"], record.scale) == ("tune", scale) and place in (spec["task"]["family"], record.task):
+            by_method[record.method][Point(spec["train"]["lr"], spec["adapter"]["rank"])].append(record)
+            settings.add(_common_settings(spec))
+    if len(settings) > 1:
+        raise UserError(
+            f"The stage=tune records of '{place}' at scale '{scale}' differ in more than method, seed, learning rate and "
+            "rank (task, model, data, length of training or protocol): move those that no longer count out of records/."
+        )
+    if not by_method:
+        raise UserError(f"No stage=tune records of '{place}' at scale '{scale}': run the grid first (docs/protocol.md).")
+    grids = {method: sorted((p.lr, p.rank, len(found)) for p, found in points.items()) for method, points in by_method.items()}
+    if len({str(grid) for grid in grids.values()}) > 1:
+        shown = "; ".join(f"{method}: {grid}" for method, grid in sorted(grids.items()))
+        raise UserError(f"The methods were not tuned on one common grid: (learning rate, rank, runs) {shown}.")
+    chosen = {}
+    for method, points in by_method.items():
+        best = max(points, key=lambda point: merit(points[point]))
+        rates, ranks = sorted({point.lr for point in points}), {point.rank for point in points}
+        chosen[method] = Choice(best.lr, best.rank if len(ranks) > 1 else None, points[best])
+        if len(rates) > 1 and best.lr in (rates[0], rates[-1]):
+            warn(f"{method}: the best learning rate {best.lr:g} is at the edge of the grid; a wider grid may be better")
+    return chosen
+
+
+def _common_settings(spec: dict) -> str:
+    """Fingerprint of everything that all tuning runs must share."""
+    train = {key: value for key, value in spec["train"].items() if key != "lr"}
+    return fingerprint({k: v for k, v in spec.items() if k not in ("method", "seed", "train", "adapter")} | {"train": train})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write conf/tuned/<scale>/<family or task>/<method>.yaml for every tuned method."""
+    wanted = dict(item.split("=", 1) for item in (sys.argv[1:] if arguments is None else arguments))
+    scale, place = wanted.get("scale", "pocket"), wanted.get("task") or wanted.get("family", "math")
+    try:
+        chosen = select(list(Store(wanted.get("results", "results")).read_all()), scale, place)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    folder = CONF / "tuned" / scale / place
+    folder.mkdir(parents=True, exist_ok=True)
+    for method, choice in sorted(chosen.items()):
+        (folder / f"{method}.yaml").write_text(choice.to_yaml())
+        primary, loss = merit(choice.records)
+        rank = "" if choice.rank is None else f" adapter.rank={choice.rank}"
+        print(f"{method}: train.lr={choice.lr:g}{rank} ({choice.records[0].spec['task']['primary']} {primary:.3f}, loss {-loss:.3f})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What everything stands on: paths, files, errors, progress, processes, signals. Never imports torch."""

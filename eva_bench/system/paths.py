@@ -1,0 +1,29 @@
+"""Where the parts of the project lie, and which choices `conf/` offers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+DATA = ROOT / "data"  # untracked mirror that `make fetch` fills
+RESULTS = ROOT / "results"
+MANIFESTS = ROOT / "tasks" / "manifest"
+HARNESS = ROOT / "tasks" / "lm_eval"
+POCKET_WEIGHTS = ROOT / "pocket" / "weights"
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a config group, nested ones as `glue/cola`."""
+    base = CONF / group
+    return sorted(path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.yaml"))
+
+
+def is_group(task: str) -> bool:
+    """Whether a name stands for all tasks of a folder: `glue`, but not `commonsense`, which is a task itself."""
+    return (CONF / "task" / task).is_dir() and not (CONF / "task" / f"{task}.yaml").is_file()
+
+
+def tasks_of(task: str) -> list[str]:
+    """The tasks that a name stands for: itself, or those of the group."""
+    return [name for name in choices("task") if name.startswith(f"{task}/")] if is_group(task) else [task]

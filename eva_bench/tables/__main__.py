@@ -1,5 +1,0 @@
-import sys
-
-from eva_bench.tables import main
-
-sys.exit(main())

@@ -1,0 +1,17 @@
+"""`make bench`: every figure, one after the other."""
+
+from perf import control, core, eva_init, report, sweeps, vision
+
+
+def main() -> None:
+    """Run all perf; each writes its own files into results/bench."""
+    core.main()
+    eva_init.main()
+    sweeps.main()
+    vision.main()
+    control.main()
+    report.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data sets and checkpoints that the project makes itself; the rest knows them by name, through YAML and manifests."""

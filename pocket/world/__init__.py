@@ -1,0 +1,1 @@
+"""The small worlds that generated texts and images are about."""
