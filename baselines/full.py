@@ -1,10 +1,10 @@
 """Full fine-tuning, the reference that every paper reports."""
 
-from eva_bench.methods.base import Initialisation, Method, settings
+from eva_bench.methods.base import Initialisation, Method, method_config
 from eva_bench.methods.layer import Adapter
 
 
-@settings
+@method_config
 class Full(Method):
     """Train every weight of the model, in float32; there is no adapter to export."""
 

@@ -5,12 +5,12 @@ from typing import Literal
 
 import torch
 
-from eva_bench.methods.base import Initialisation, Method, layer_generator, settings, target_layers
+from eva_bench.methods.base import Initialisation, Method, layer_generator, method_config, target_layers
 from eva_bench.methods.layer import Factors
 from eva_bench.models.linear import weight_matrix
 
 
-@settings
+@method_config
 class LoRA(Method):
     """W0 + alpha/rank * B A, B = 0.
 

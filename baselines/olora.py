@@ -2,12 +2,12 @@
 
 import torch
 
-from eva_bench.methods.base import Initialisation, Method, each_target, settings
+from eva_bench.methods.base import Initialisation, Method, each_target, method_config
 from eva_bench.methods.layer import Factors
 from eva_bench.models.linear import weight_matrix
 
 
-@settings
+@method_config
 class OLoRA(Method):
     """W0 = Q R, B = Q[:, :r] (orthonormal columns), A = R[:r] (upper trapezoidal), base = W0 - scale * B A.
 

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from eva_bench.methods.base import Initialisation, Method, each_target, settings
+from eva_bench.methods.base import Initialisation, Method, each_target, method_config
 from eva_bench.methods.layer import Factors
 from eva_bench.methods.svd import truncated_svd
 from eva_bench.models.linear import weight_matrix
 
 
-@settings
+@method_config
 class PiSSA(Method):
     """B = U_r S_r^{1/2}, A = S_r^{1/2} V_r^T, base = W0 - scale * B A (equations 2-5).
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from eva_bench.methods.base import Initialisation, Method, each_target, settings
+from eva_bench.methods.base import Initialisation, Method, each_target, method_config
 from eva_bench.methods.layer import Factors
 from eva_bench.methods.svd import truncated_svd
 from eva_bench.models.linear import weight_matrix
@@ -15,7 +15,7 @@ from eva_bench.models.linear import weight_matrix
 SMOOTHING = 1e-8
 
 
-@settings
+@method_config
 class SORSA(Method):
     """W0 = W_r + scale * U_p diag(S_p) V_p^T with U_p, S_p and V_p trained and W_r frozen.
 

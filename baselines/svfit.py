@@ -4,13 +4,13 @@ from typing import Literal
 
 import torch
 
-from eva_bench.methods.base import Initialisation, Method, each_target, settings
+from eva_bench.methods.base import Initialisation, Method, each_target, method_config
 from eva_bench.methods.layer import Factors
 from eva_bench.methods.svd import truncated_svd
 from eva_bench.models.linear import weight_matrix
 
 
-@settings
+@method_config
 class SVFit(Method):
     """W0 + U_r diag(d) V_r^T with d = sigma - sigma0 trained from zero; U_r and V_r fixed.
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor, nn
 
-from eva_bench.methods.base import settings
+from eva_bench.methods.base import method_config
 from eva_bench.models.bundle import ModelBundle
 
 Example = dict[str, Any]
 Batch = dict[str, Tensor]
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def task_config(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose values are checked, as for methods (`method_config`)."""
+    return method_config(cls)
 
 
 @dataclass
@@ -25,7 +32,7 @@ class TrainData:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-@settings
+@task_config
 class Task:
     """Base class; values live in `conf/task/<name>.yaml`.
 

@@ -13,8 +13,8 @@ from statistics import mean
 from typing import Any
 
 from eva_bench.assets import catalogue
-from eva_bench.methods.base import settings
 from eva_bench.system.errors import UserError
+from eva_bench.task import task_config
 from tasks.harness import choose
 from tasks.language import LanguageTask, encode
 
@@ -52,7 +52,7 @@ READERS = {
 }
 
 
-@settings
+@task_config
 class Commonsense(LanguageTask):
     """Zero-shot choice among labels (`answer1`, `true`, ...) that stand for the answers listed in the prompt.
 

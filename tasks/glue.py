@@ -8,16 +8,15 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from eva_bench.methods.base import settings
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.classifier import context_length
 from eva_bench.system.errors import UserError
-from eva_bench.task import Example, Task, TrainData
+from eva_bench.task import Example, Task, TrainData, task_config
 from tasks.glue_metrics import glue_scores
 from tasks.samples import answer_rows
 
 
-@settings
+@task_config
 class GLUE(Task):
     """Classification of texts, or regression where there is one output.
 

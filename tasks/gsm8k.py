@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 
-from eva_bench.methods.base import settings
+from eva_bench.task import task_config
 from tasks.worked_answers import WorkedAnswers
 
 
-@settings
+@task_config
 class GSM8K(WorkedAnswers):
     """Generated answers, read strictly (the format trained on) and flexibly (the last number of the text)."""
 

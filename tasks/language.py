@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from eva_bench.methods.base import settings
 from eva_bench.system.errors import UserError
-from eva_bench.task import Example, Task, TrainData
+from eva_bench.task import Example, Task, TrainData, task_config
 
 IGNORE = -100  # label of positions that do not enter the loss
 
 
-@settings
+@task_config
 class LanguageTask(Task):
     """Prompt and answer in, next-token loss out. `harness` names a task YAML in tasks/lm_eval/.
 

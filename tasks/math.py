@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from eva_bench.methods.base import settings
+from eva_bench.task import task_config
 from tasks.equivalence import equivalent
 from tasks.math_answers import BOXES, last_boxed, same
 from tasks.worked_answers import WorkedAnswers
 
 
-@settings
+@task_config
 class MATH(WorkedAnswers):
     """Generated answers, compared as strings in a normal form and, beside it, by what they mean."""
 

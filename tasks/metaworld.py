@@ -12,11 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eva_bench.methods.base import settings
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import warn
-from eva_bench.task import Task, TrainData
+from eva_bench.task import Task, TrainData, task_config
 from tasks.control.environment import ACTION_SIZE, STATE_SIZE, STEPS
 from tasks.control.rollout import play, side_by_side
 from tasks.control.video import record
@@ -26,7 +25,7 @@ from tasks.samples import answer_rows
 REFERENCE_STRIDE = 20  # of a held-out trajectory of 200 steps, ten windows enter the loss
 
 
-@settings
+@task_config
 class MetaWorld(Task):
     """One of Meta-World's tasks.
 

@@ -8,14 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from eva_bench.assets import catalogue
-from eva_bench.methods.base import settings
 from eva_bench.system.errors import UserError
-from eva_bench.task import Task, TrainData
+from eva_bench.task import Task, TrainData, task_config
 from tasks import images
 from tasks.samples import answer_rows
 
 
-@settings
+@task_config
 class VTAB1K(Task):
     """One of the nineteen tasks; its group, number of classes and official sizes stand in tasks/manifest/vtab1k.yaml.
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from eva_bench.assets import catalogue
-from eva_bench.methods.base import settings
 from eva_bench.system.errors import UserError
+from eva_bench.task import task_config
 from tasks.harness import generate
 from tasks.language import LanguageTask
 from tasks.math_answers import last_boxed
@@ -41,7 +41,7 @@ READERS = {  # by the manifest's `reader`
 }
 
 
-@settings
+@task_config
 class WorkedAnswers(LanguageTask):
     """Problems with worked answers, answered by greedy generation."""
 

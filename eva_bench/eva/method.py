@@ -13,13 +13,13 @@ from eva_bench.eva import directions
 from eva_bench.eva.engine import compute_subspaces
 from eva_bench.eva.ranks import redistribute_ranks
 from eva_bench.eva.subspace import EvaResult, LayerSubspace
-from eva_bench.methods.base import Initialisation, Method, layer_generator, settings, target_layers
+from eva_bench.methods.base import Initialisation, Method, layer_generator, method_config, target_layers
 from eva_bench.methods.layer import Factors
 from eva_bench.models.linear import weight_matrix
 from eva_bench.system.progress import Bar, warn
 
 
-@settings
+@method_config
 class EVA(Method):
     """A from the directions in which the inputs of a layer vary most, B = 0, ranks shared out by variance.
 
@@ -94,7 +94,7 @@ class EVA(Method):
         return make(subspace, rank)
 
 
-@settings
+@method_config
 class EVADoRA(EVA):
     """EVA's start for DoRA: trained row norms beside A and B, which start at those of the weight.
 
@@ -115,7 +115,7 @@ class EVADoRA(EVA):
         return Initialisation(factors=factors, facts=start.facts)
 
 
-@settings
+@method_config
 class OrthonormalLoRA(Method):
     """LoRA with random orthonormal rows in A: as large as EVA's, in no particular direction."""
 
@@ -131,7 +131,7 @@ class OrthonormalLoRA(Method):
         return Initialisation(factors=factors)
 
 
-@settings
+@method_config
 class InitB(Method):
     """LoRA the other way round: A = 0, B random with entries N(0, 1/rank) (Init[B] of arXiv:2406.08447)."""
 

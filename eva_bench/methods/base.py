@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import torch
 from pydantic import ConfigDict
@@ -20,11 +20,23 @@ from eva_bench.models.bundle import ModelBundle
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import Bar
 
-# Unknown keys and wrong types in a YAML or on the command line stop the run with one sentence.
-settings = pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+T = TypeVar("T")
 
 
-@settings
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def method_config(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose values are checked: unknown keys and wrong types are refused.
+
+    Args:
+        cls: the class; its annotated fields are the values of the YAML.
+
+    Returns:
+        The same class as a strict pydantic dataclass with keyword arguments only.
+    """
+    return pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+
+
+@method_config
 class Initialisation:
     """What an initialisation computed: factors per layer and facts for the record (plain JSON)."""
 
@@ -32,7 +44,7 @@ class Initialisation:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-@settings
+@method_config
 class Method:
     """Base class. Subclasses add their values as fields (no defaults: values live in the YAML).
 
