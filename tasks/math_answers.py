@@ -36,21 +36,35 @@ def _content(inside: str) -> str | None:
 
 
 def same(answer: str, target: str) -> bool:
-    """Whether two answers have the same normal form (`exact_match`)."""
-    return normal_form(answer) == normal_form(target)
+    """Whether two answers have the same normal form (`exact_match`).
+
+    Two answers of which one has no normal form are compared as they are written.
+    """
+    try:
+        return normal_form(answer) == normal_form(target)
+    except ValueError:
+        return answer == target
 
 
 def normal_form(answer: str) -> str:
-    """The string that stands for an answer and its usual variants of spelling.
+    """Replace the usual variants of spelling of an answer by one of them.
 
     Forgiven are spaces, sizes of fractions and brackets, degrees, dollar and percent signs, a unit in `\\text{ }`, a
     leading `x=`, missing braces of fractions and roots, a missing zero before the point, and 0.5 and a/b for fractions.
-    An answer that the published code stumbles over (x/2, two units) is compared as it is written.
+
+    Raises:
+        ValueError: the published code fails on this answer (x/2, two units, a fraction or root of nothing).
     """
-    try:
-        return _normalised(answer)
-    except ValueError:
-        return answer
+    for old, new in _REPLACED:
+        answer = answer.replace(old, new)
+    if r"\text{ " in answer:
+        answer, _unit = answer.split(r"\text{ ")
+    answer = re.sub(r"(^|[ {])\.", r"\g<1>0.", answer.replace(r"\%", ""))
+    name, equals, value = answer.partition("=")
+    if equals and "=" not in value and len(name) <= 2:
+        answer = value
+    answer = _fractions_with_braces(_roots_with_braces(answer).replace(" ", ""))
+    return r"\frac{1}{2}" if answer == "0.5" else _ratio_as_fraction(answer)
 
 
 _REPLACED = (  # in this order
@@ -67,27 +81,26 @@ _REPLACED = (  # in this order
 )
 
 
-def _normalised(text: str) -> str:
-    for old, new in _REPLACED:
-        text = text.replace(old, new)
-    if r"\text{ " in text:
-        text, _unit = text.split(r"\text{ ")
-    text = re.sub(r"(^|[ {])\.", r"\g<1>0.", text.replace(r"\%", ""))
-    name, equals, value = text.partition("=")
-    if equals and "=" not in value and len(name) <= 2:
-        text = value
-    text = re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", text)
-    text = _fractions_with_braces(text.replace(" ", ""))
-    return r"\frac{1}{2}" if text == "0.5" else _ratio_as_fraction(text)
+def _roots_with_braces(text: str) -> str:
+    r"""`\sqrt3` as `\sqrt{3}`. Raises ValueError for a root of nothing."""
+    head, *rest = text.split(r"\sqrt")
+    if not all(rest):
+        raise ValueError(f"a root of nothing in {text}")
+    return head + "".join(rf"\sqrt{part}" if part[0] == "{" else rf"\sqrt{{{part[0]}}}{part[1:]}" for part in rest)
 
 
 def _fractions_with_braces(text: str) -> str:
-    r"""`\frac12` and `\frac1{72}` with both pairs of braces; unchanged if one of the fractions is cut off."""
+    r"""`\frac12` and `\frac1{72}` with both pairs of braces; unchanged if one of the fractions has one sign only.
+
+    Raises ValueError for a fraction of nothing, unless one of a single sign comes before it.
+    """
     head, *rest = text.split(r"\frac")
-    if any(len(part) < 2 and part != "{" for part in rest):
-        return text
     for part in rest:
+        if not part:
+            raise ValueError(f"a fraction of nothing in {text}")
         if part[0] != "{":
+            if len(part) == 1:
+                return text
             denominator = part[1] if part[1] == "{" else f"{{{part[1]}}}"
             part = f"{{{part[0]}}}{denominator}{part[2:]}"
         head += rf"\frac{part}"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lm_eval.tasks.hendrycks_math import utils as published
 
@@ -16,10 +16,11 @@ from tasks import equivalence
 from tasks.equivalence import equivalent
 from tasks.harness import FOLDER
 from tasks.math import MATH, final_answer
-from tasks.math_answers import last_boxed, normal_form, same
+from tasks.math_answers import last_boxed, same
 
 PIECES = ["\\frac", "\\dfrac", "\\tfrac", "{", "}", "1", "2", "72", "\\sqrt", "3", "x", "=", " ", "\\text{ cm}", ".5", "0.5", ".",
           "/", "-", "\\left(", "\\right)", "^\\circ", "^{\\circ}", "\\%", "\\!", "\n", "\\$", "+", "1/2", "\\frac12"]  # fmt: skip
+ANSWER = st.lists(st.sampled_from(PIECES), max_size=7).map("".join)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,10 @@ def test_the_last_box_with_its_nested_braces(text, answer):
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(PIECES), max_size=7).map("".join), st.lists(st.sampled_from(PIECES), max_size=7).map("".join))
+@example("\\frac", "\\frac^\\circ")  # the published code fails on the first and then compares both as they are written
+@example("\\sqrt", "\\sqrt^\\circ")
+@example("\\frac1\\frac", "\\frac1\\frac^\\circ")  # here it does not come as far as the second fraction
+@given(ANSWER, ANSWER)
 def test_same_as_the_published_comparison(one, other):
     assert same(one, other) == published.is_equiv(one, other)
     assert same(one, one)
@@ -41,8 +45,8 @@ def test_same_as_the_published_comparison(one, other):
 
 @settings(deadline=None)
 @given(st.text())
-def test_any_text_has_a_normal_form_and_any_text_is_searched(text):
-    assert isinstance(normal_form(text), str)
+def test_any_text_is_compared_and_searched(text):
+    assert same(text, text) and same(text, "5") == published.is_equiv(text, "5")
     assert last_boxed(text) is None or "box" in text
 
 
