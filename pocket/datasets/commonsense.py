@@ -1,10 +1,11 @@
-"""Generated stand-ins for the eight commonsense sets: the columns and labels of the real ones, in the small worlds that the
-pocket models have read about.
+"""Generated stand-ins for the eight commonsense sets, with the columns and labels of the real ones.
 
-A hash of a question and its answers, whatever their order, decides the split: no split can hold a question of another one.
+They are about the small worlds that the pocket models have read about.
+
+A hash of a question and its answers, whatever their order, decides the split: no split can hold a question of another
+one.
 """
 
-import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from pocket.datasets.commonsense_sets import SETS
+from pocket.datasets.splits import bucket, checksum
 
 VERSION = 1
 SIZES = {"train": 320, "validation": 60, "test": 100}  # rows of one set
@@ -22,18 +24,15 @@ _BUCKETS = {"validation": range(0, 3), "test": range(3, 8), "train": range(8, 20
 Row = dict[str, Any]
 
 
-def _bucket(key: tuple[str, ...]) -> int:
-    return hashlib.sha256("|".join(key).encode()).digest()[0] % 20
-
-
 def _draw(name: str, split: str) -> Iterator[tuple[tuple[str, ...], Row]]:
-    """Yield (question, row) of a set's split, each row once, from a random stream of its own."""
-    rng = random.Random(f"pocket commonsense {VERSION} {name} {split}")  # a string seed does not depend on hash randomisation
+    """Yield (question, row) of a set's split, each row once, from a separate random stream."""
+    # a string seed does not depend on hash randomisation
+    rng = random.Random(f"pocket commonsense {VERSION} {name} {split}")
     seen = set()
     while True:
         key, row = SETS[name](rng)
         text = json.dumps(row)
-        if text in seen or _bucket(key) not in _BUCKETS[split]:
+        if text in seen or bucket("|".join(key)) not in _BUCKETS[split]:
             continue
         seen.add(text)
         yield key, {"set": name, **row}
@@ -69,4 +68,4 @@ def keys(split: str, subset: str) -> list[tuple[str, ...]]:
 @cache
 def fingerprint(subset: str | None = None) -> str:
     """Return the sha256 of all rows of one set, or of all eight."""
-    return hashlib.sha256(json.dumps([generate(split, subset) for split in SIZES]).encode()).hexdigest()
+    return checksum(generate(split, subset) for split in SIZES)

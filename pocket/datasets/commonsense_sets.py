@@ -1,10 +1,13 @@
-"""One generated question of each commonsense set: the texts that make it this question and no other one, whatever the order of
-its answers and the names in it, and the row with the real set's columns."""
+"""One generated question of each commonsense set: its key and its row, which has the real set's columns.
+
+The key is the texts that tell the question from others, whatever the order of its answers and the names in it.
+"""
 
 import random
 from collections.abc import Callable
 from typing import Any
 
+from pocket.world.words import capitalised, with_article
 from pocket.world.worlds import CAUSES, FACTS, MATERIALS, NAMES
 
 KIND, MATERIAL, PLACE, USE = range(4)  # columns of FACTS
@@ -17,17 +20,11 @@ _CLAIMS = {
     USE: ("{thing} can {value}", "can {thing} {value}", "What can {thing} do for you?"),
 }
 # Things that somebody takes in the hand to do something.
-_TOOLS = {thing: fact[USE] for thing, fact in FACTS.items() if fact[KIND] in ("a tool", "a thing", "clothing", "a vehicle")}
+_TOOLS = {
+    thing: fact[USE] for thing, fact in FACTS.items() if fact[KIND] in ("a tool", "a thing", "clothing", "a vehicle")
+}
 
 Question = tuple[tuple[str, ...], dict[str, Any]]
-
-
-def _a(word: str) -> str:
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _others(rng: random.Random, values: Any, right: str, n: int) -> list[str]:
@@ -59,16 +56,25 @@ def boolq(rng: random.Random) -> Question:
     claimed = value if true else _others(rng, _column(column), value, 1)[0]
     said = [column, rng.choice([other for other in _CLAIMS if other != column])]
     rng.shuffle(said)
-    passage = " ".join(_capital(_CLAIMS[c][0].format(thing=_a(thing), value=FACTS[thing][c])) + "." for c in said)
-    question = _CLAIMS[column][1].format(thing=_a(thing), value=claimed)
-    return (thing, question), {"question": question, "passage": passage, "idx": rng.randrange(10**4), "label": int(true)}
+    passage = " ".join(
+        capitalised(_CLAIMS[c][0].format(thing=with_article(thing), value=FACTS[thing][c])) + "." for c in said
+    )
+    question = _CLAIMS[column][1].format(thing=with_article(thing), value=claimed)
+    return (thing, question), {
+        "question": question,
+        "passage": passage,
+        "idx": rng.randrange(10**4),
+        "label": int(true),
+    }
 
 
 def piqa(rng: random.Random) -> Question:
     """A goal and two ways, of which one takes the wrong tool."""
     tool, use = rng.choice(list(_TOOLS.items()))
     (wrong,) = _others(rng, [other for other, its in _TOOLS.items() if its != use], tool, 1)
-    ways, label = _shuffled(rng, f"You need {_a(tool)} to {use}.", [f"You need {_a(wrong)} to {use}."])
+    ways, label = _shuffled(
+        rng, f"You need {with_article(tool)} to {use}.", [f"You need {with_article(wrong)} to {use}."]
+    )
     return (use, tool, wrong), {"goal": f"How do I {use}?", "sol1": ways[0], "sol2": ways[1], "label": label}
 
 
@@ -93,9 +99,14 @@ def hellaswag(rng: random.Random) -> Question:
     name = rng.choice(NAMES)
     context = f"{name} looks out and sees that {cause}."
     return (cause, *sorted(endings)), {
-        "ind": rng.randrange(10**4), "activity_label": "A day", "ctx_a": context, "ctx_b": "what happens then:",
-        "ctx": f"{context} what happens then:", "endings": endings, "label": str(label),
-    }  # fmt: skip
+        "ind": rng.randrange(10**4),
+        "activity_label": "A day",
+        "ctx_a": context,
+        "ctx_b": "what happens then:",
+        "ctx": f"{context} what happens then:",
+        "endings": endings,
+        "label": str(label),
+    }
 
 
 def winogrande(rng: random.Random) -> Question:
@@ -104,8 +115,13 @@ def winogrande(rng: random.Random) -> Question:
     (wrong,) = _others(rng, [other for other, its in _TOOLS.items() if its != use], tool, 1)
     options, right = _shuffled(rng, tool, [wrong])
     first, second = rng.sample((tool, wrong), 2)
-    sentence = f"{rng.choice(NAMES)} has {_a(first)} and {_a(second)}. You need the _ to {use}."
-    return (use, tool, wrong), {"sentence": sentence, "option1": options[0], "option2": options[1], "answer": str(right + 1)}
+    sentence = f"{rng.choice(NAMES)} has {with_article(first)} and {with_article(second)}. You need the _ to {use}."
+    return (use, tool, wrong), {
+        "sentence": sentence,
+        "option1": options[0],
+        "option2": options[1],
+        "answer": str(right + 1),
+    }
 
 
 def _lettered(rng: random.Random, stem: dict[str, str], right: str, values: list[str]) -> Question:
@@ -113,14 +129,19 @@ def _lettered(rng: random.Random, stem: dict[str, str], right: str, values: list
     n = rng.choices((3, 4, 5), (1, 8, 1))[0]
     answers, place = _shuffled(rng, right, _others(rng, values, right, n - 1))
     letters = list(rng.choices(("ABCDE", "12345"), (9, 1))[0][:n])
-    row = {"id": f"pocket_{rng.randrange(10**6)}", **stem, "choices": {"text": answers, "label": letters}, "answerKey": letters[place]}
+    row = {
+        "id": f"pocket_{rng.randrange(10**6)}",
+        **stem,
+        "choices": {"text": answers, "label": letters},
+        "answerKey": letters[place],
+    }
     return (*stem.values(), *sorted(answers)), row
 
 
 def arc_easy(rng: random.Random) -> Question:
     """One known fact about a thing."""
     thing, column, value = _fact(rng, (MATERIAL, PLACE))
-    stem = {"question": _CLAIMS[column][2].format(thing=_a(thing))}
+    stem = {"question": _CLAIMS[column][2].format(thing=with_article(thing))}
     return _lettered(rng, stem, value, _column(column))
 
 
@@ -138,7 +159,7 @@ def openbookqa(rng: random.Random) -> Question:
     """The end of a sentence about a thing."""
     thing, column, value = _fact(rng, (KIND, USE))
     start = {KIND: "is", USE: "can"}[column]
-    return _lettered(rng, {"question_stem": f"{_capital(_a(thing))} {start}"}, value, _column(column))
+    return _lettered(rng, {"question_stem": f"{capitalised(with_article(thing))} {start}"}, value, _column(column))
 
 
 SETS: dict[str, Callable[[random.Random], Question]] = {

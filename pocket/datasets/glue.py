@@ -1,16 +1,15 @@
 """Generated stand-ins for the eight GLUE sets: their columns, labels and metrics, sentences of this project.
 
-`python -m pocket.datasets.glue` prints some rows of each. A hash of a row's texts decides its split, so that no split holds a row of
-another one.
+`python -m pocket.datasets.glue` prints some rows of each. A hash of a row's texts decides its split, so that no split
+holds a row of another one.
 """
 
-import hashlib
-import json
 import random
 from collections.abc import Callable
 from functools import lru_cache
 
 from pocket.datasets import glue_inference, glue_pairs, glue_single
+from pocket.datasets.splits import bucket, checksum
 
 VERSION = 1
 SIZES = {"train": 1280, "validation": 500, "test": 500}
@@ -34,15 +33,12 @@ def _key(row: Row) -> str:
     return "|".join(value for value in row.values() if isinstance(value, str))
 
 
-def _bucket(key: str) -> int:
-    return hashlib.sha256(key.encode()).digest()[0] % 20
-
-
 @lru_cache
 def _rows(split: str, subset: str) -> tuple[Row, ...]:
     if split not in SIZES:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SIZES)}")
-    rng = random.Random(f"pocket glue {VERSION} {subset} {split}")  # a string seed does not depend on hash randomisation
+    # a string seed does not depend on hash randomisation
+    rng = random.Random(f"pocket glue {VERSION} {subset} {split}")
     rows: list[Row] = []
     seen: set[str] = set()
     while len(rows) < SIZES[split]:
@@ -50,7 +46,7 @@ def _rows(split: str, subset: str) -> tuple[Row, ...]:
         if subset == "mnli" and split != "train":  # half of the evaluation is about things that training never names
             row = glue_inference.mismatched(rng) if len(rows) % 2 else row | {"part": "matched"}
         key = _key(row)
-        if key not in seen and _bucket(key) in _BUCKETS[split]:
+        if key not in seen and bucket(key) in _BUCKETS[split]:
             seen.add(key)
             rows.append(row | {"idx": len(rows)})
     return tuple(rows)
@@ -66,8 +62,7 @@ def generate(split: str, subset: str, n: int | None = None) -> list[Row]:
 
 def fingerprint(subset: str) -> str:
     """The sha256 of all rows of all splits of one set."""
-    rows = [generate(split, subset) for split in SIZES]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return checksum(generate(split, subset) for split in SIZES)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,19 @@
 import random
 from dataclasses import replace
 
-from pocket.world.text_scenes import (
+from pocket.world.events import (
     OPPOSITES,
     TRAITS,
     VERBS,
+    Event,
     Phrase,
-    Scene,
     change,
+    draw_event,
     generalise,
     person,
     question,
     reword,
     say,
-    scene,
     sentence,
     thing,
 )
@@ -23,26 +23,30 @@ from pocket.world.text_scenes import (
 ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
 # Who and what the mismatched part of MNLI is about.
 _OTHER_PEOPLE = ("player", "guest", "worker", "friend", "mouse", "cow", "elephant", "team")
-_OTHER_THINGS = ("ticket", "plate", "candle", "bottle", "ribbon", "bucket", "umbrella", "spoon", "drawer", "basket")
+OTHER_THINGS = ("ticket", "plate", "candle", "bottle", "ribbon", "bucket", "umbrella", "spoon", "drawer", "basket")
 _TRAINED = {noun for noun in _OTHER_PEOPLE[:4]}
 
 
 def mnli(rng: random.Random) -> dict:
     """A premise and a hypothesis; label 0: it follows, 1: nothing is said about it, 2: it cannot be."""
-    first = scene(rng, place=0.6, time=0.5)
+    first = draw_event(rng, place=0.6, time=0.5)
     while first.who.noun in _TRAINED:
-        first = scene(rng, place=0.6, time=0.5)
+        first = draw_event(rng, place=0.6, time=0.5)
     return _inference(first, rng)
 
 
 def mismatched(rng: random.Random) -> dict:
     """The same about people and things that training rows do not name."""
-    first = scene(rng, place=0.6, time=0.5)
-    first = replace(first, who=Phrase(rng.choice(_OTHER_PEOPLE), first.who.trait), what=Phrase(rng.choice(_OTHER_THINGS), first.what.trait))
+    first = draw_event(rng, place=0.6, time=0.5)
+    first = replace(
+        first,
+        who=Phrase(rng.choice(_OTHER_PEOPLE), first.who.trait),
+        what=Phrase(rng.choice(OTHER_THINGS), first.what.trait),
+    )
     return _inference(first, rng) | {"part": "mismatched"}
 
 
-def _inference(first: Scene, rng: random.Random) -> dict:
+def _inference(first: Event, rng: random.Random) -> dict:
     label = rng.randrange(3)
     second = reword(generalise(first, rng), rng, 0.4)
     if label == ENTAILMENT:
@@ -54,21 +58,23 @@ def _inference(first: Scene, rng: random.Random) -> dict:
     return {"premise": say(first, rng), "hypothesis": hypothesis, "label": label}
 
 
-def _more(first: Scene, second: Scene, rng: random.Random) -> Scene:
+def _more(first: Event, second: Event, rng: random.Random) -> Event:
     """The hypothesis with something that the premise leaves open."""
     choices = [part for part in ("place", "time") if getattr(first, part) is None]
-    choices += [part for part in ("who", "what") if getattr(first, part).trait is None and not getattr(first, part).is_name]
+    choices += [
+        part for part in ("who", "what") if getattr(first, part).trait is None and not getattr(first, part).is_name
+    ]
     if not choices:
         return change(second, rng, ("what",))
     part = rng.choice(choices)
     if part in ("place", "time"):
-        donor = scene(rng, place=1, time=1)
+        donor = draw_event(rng, place=1, time=1)
         return replace(second, **{part: getattr(donor, part)})
     old = getattr(second, part)
     return replace(second, **{part: Phrase(old.noun, rng.choice(TRAITS[part == "who"]))})
 
 
-def _against(first: Scene, second: Scene, rng: random.Random) -> str:
+def _against(first: Event, second: Event, rng: random.Random) -> str:
     """The opposite: denied, with the opposite word, or somebody else, or elsewhere or at another time."""
     form = rng.random()
     if form < 0.25:
@@ -90,7 +96,7 @@ def _against(first: Scene, second: Scene, rng: random.Random) -> str:
 
 def qnli(rng: random.Random) -> dict:
     """A question and a sentence; label 0: the sentence answers it, 1: it is about something near by."""
-    told = scene(rng, place=0.6, time=0.6)
+    told = draw_event(rng, place=0.6, time=0.6)
     label = rng.randrange(2)
     part = rng.choice([part for part in ("who", "what", "place", "time") if getattr(told, part)])
     text = question(told, part, rng)
@@ -105,7 +111,7 @@ def qnli(rng: random.Random) -> dict:
 
 def rte(rng: random.Random) -> dict:
     """A text about two events and a hypothesis; label 0: it follows, 1: it does not, often with parts of both mixed."""
-    first, second = (scene(rng, place=0.5, time=0.2, trait=0.15) for _ in range(2))
+    first, second = (draw_event(rng, place=0.5, time=0.2, trait=0.15) for _ in range(2))
     texts = [say(one, rng, "active").rstrip(".") for one in (first, second)]
     text = f"{texts[0]} {rng.choice(('and', 'but', 'while'))} {_inside(texts[1])}."
     label = rng.randrange(2)

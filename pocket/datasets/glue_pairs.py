@@ -2,8 +2,8 @@
 
 import random
 
+from pocket.world.events import Event, Phrase, change, draw_event, person, reword, say, thing
 from pocket.world.opinions import INTENTS, activity, ask
-from pocket.world.text_scenes import Phrase, Scene, change, person, reword, say, scene, thing
 
 PARAPHRASES, DUPLICATES = 0.6, 0.4  # shares; in MRPC 0.67, in QQP 0.37
 ASKED, FORMS = list(INTENTS)[:4], 2  # more intents, in more forms each, would need more rows than there are
@@ -12,7 +12,7 @@ ASKED, FORMS = list(INTENTS)[:4], 2  # more intents, in more forms each, would n
 def mrpc(rng: random.Random) -> dict:
     """Two sentences; label 1: the second tells the first again. Otherwise one part differs, or who and whom."""
     label = int(rng.random() < PARAPHRASES)
-    first = scene(rng, place=0.6, time=0.5)
+    first = draw_event(rng, place=0.6, time=0.5)
     second = reword(first, rng) if label else change(reword(first, rng, 0.3), rng)
     return {"sentence1": say(first, rng), "sentence2": say(second, rng), "label": label}
 
@@ -30,13 +30,13 @@ def qqp(rng: random.Random) -> dict:
     return {"question1": texts[0], "question2": texts[1], "label": label}
 
 
-# What each part of a scene weighs in the similarity.
+# What each part of an event weighs in the similarity.
 _WEIGHTS = {"who": 1.25, "past": 1.25, "what": 1.5, "place": 0.5, "time": 0.5}
 
 
 def stsb(rng: random.Random) -> dict:
     """Two sentences; label: 5 times the share of parts that are the same, half for a noun with another adjective."""
-    first = scene(rng, place=1, time=0.5)
+    first = draw_event(rng, place=1, time=0.5)
     second, label, total = reword(first, rng, 0.4), 0.0, 0.0
     kept = rng.random()
     for part, weight in _WEIGHTS.items():
@@ -51,8 +51,8 @@ def stsb(rng: random.Random) -> dict:
     return {"sentence1": say(first, rng), "sentence2": say(second, rng), "label": round(5 * label / total, 2)}
 
 
-def _other(first: Scene, second: Scene, part: str, rng: random.Random) -> tuple[Scene, float]:
-    """The second scene with another part, and how much of the part is still the same."""
+def _other(first: Event, second: Event, part: str, rng: random.Random) -> tuple[Event, float]:
+    """The second event with another part, and how much of the part is still the same."""
     old = getattr(first, part)
     if isinstance(old, Phrase) and not old.is_name and rng.random() < 0.3:
         new = Phrase(old.noun, (person(rng, names=0, trait=1) if part == "who" else thing(rng, trait=1)).trait)
@@ -62,5 +62,5 @@ def _other(first: Scene, second: Scene, part: str, rng: random.Random) -> tuple[
     return _with(second, part, new), 0.5 if same else 0.0
 
 
-def _with(second: Scene, part: str, new) -> Scene:
-    return Scene(**{**vars(second), part: new})
+def _with(second: Event, part: str, new) -> Event:
+    return Event(**{**vars(second), part: new})

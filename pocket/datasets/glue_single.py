@@ -2,8 +2,8 @@
 
 import random
 
+from pocket.world.events import ANIMALS, BASES, OBJECTS, PARTICIPLES, PEOPLE, PLACES, TIMES, TRAITS, sentence
 from pocket.world.opinions import judgement
-from pocket.world.text_scenes import ANIMALS, BASES, OBJECTS, PARTICIPLES, PEOPLE, PLACES, TIMES, TRAITS, sentence
 from pocket.world.worlds import NAMES
 
 ACCEPTABLE = 0.65  # share; in CoLA it is 0.70
@@ -11,11 +11,18 @@ WORDS = 8  # of praise, and as many of blame
 
 # base form, third person; some take no object
 _DOES = {
-    "see": "sees", "find": "finds", "open": "opens", "take": "takes", "clean": "cleans", "want": "wants", "keep": "keeps",
-    "buy": "buys", "read": "reads", "love": "loves", "help": "helps", "bring": "brings",
+    "see": "sees", "find": "finds", "open": "opens", "take": "takes", "clean": "cleans", "want": "wants",
+    "keep": "keeps", "buy": "buys", "read": "reads", "love": "loves", "help": "helps", "bring": "brings",
 }  # fmt: skip
 _ALONE = {"sleep": "sleeps", "laugh": "laughs", "wait": "waits", "run": "runs", "sing": "sings", "cry": "cries"}
-_REFLEXIVE = {"boy": "himself", "girl": "herself", "man": "himself", "woman": "herself", "king": "himself", "aunt": "herself"}
+_REFLEXIVE = {
+    "boy": "himself",
+    "girl": "herself",
+    "man": "himself",
+    "woman": "herself",
+    "king": "himself",
+    "aunt": "herself",
+}
 _COUNTED = [noun for noun in OBJECTS if noun not in ("bread", "cheese", "soup")]  # "found cold soup" needs no article
 _PLURALS = {noun: f"{noun}s" for noun in (*PEOPLE, *ANIMALS, *OBJECTS) if noun[-1] not in "sexhyd" and noun != "mouse"}
 del _PLURALS["man"], _PLURALS["woman"]
@@ -28,7 +35,11 @@ def _subject(rng: random.Random) -> tuple[list[str], bool]:
     words = ["the", _PLURALS[noun] if plural else noun]
     if rng.random() < 0.4:
         near = rng.choice(list(_PLURALS))
-        words += [rng.choice(("near", "behind", "with")), "the", near if plural == (rng.random() < 0.7) else _PLURALS[near]]
+        words += [
+            rng.choice(("near", "behind", "with")),
+            "the",
+            near if plural == (rng.random() < 0.7) else _PLURALS[near],
+        ]
     return words, plural
 
 
@@ -53,7 +64,11 @@ def _perfect(rng: random.Random, wrong: bool) -> list[str]:
 
 def _order(rng: random.Random, wrong: bool) -> list[str]:
     """Article, adjective, noun, in this order and each once."""
-    noun = [rng.choice(("the", "a")), rng.choice([w for w in TRAITS[False] if w[0] not in "aeiou"]), rng.choice(_COUNTED)]
+    noun = [
+        rng.choice(("the", "a")),
+        rng.choice([w for w in TRAITS[False] if w[0] not in "aeiou"]),
+        rng.choice(_COUNTED),
+    ]
     if wrong:
         noun = rng.choice(([noun[0], noun[2], noun[1]], [noun[1], noun[0], noun[2]], noun[1:], ["the", "a", *noun[1:]]))
     past = rng.choice(list(PARTICIPLES))
@@ -70,10 +85,16 @@ def _reflexive(rng: random.Random, wrong: bool) -> list[str]:
 
 
 def _asked(rng: random.Random, wrong: bool) -> list[str]:
-    """A question moves one thing to the front; it does not stand at its old place, too, and the auxiliary comes second."""
+    """A question moves what it asks for to the front; nothing is left at its old position."""
     name, base, noun = rng.choice(NAMES), rng.choice(list(_DOES)), rng.choice(OBJECTS)
     good = ["what", "did", name, base, *_end(rng), "?"]
-    bad = rng.choice((["what", "did", name, base, "the", noun, "?"], ["what", name, "did", base, "?"], ["what", "did", base, name, "?"]))
+    bad = rng.choice(
+        (
+            ["what", "did", name, base, "the", noun, "?"],
+            ["what", name, "did", base, "?"],
+            ["what", "did", base, name, "?"],
+        )
+    )
     return bad if wrong else good
 
 

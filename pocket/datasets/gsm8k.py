@@ -1,29 +1,25 @@
 """Generated word problems in GSM8K's layout: the pocket stand-in for the real rows.
 
-A problem is a template filled with numbers; its answer is the worked steps and a last line `#### <result>`. There are no
-calculator annotations (`<<3*4=12>>`): MetaMathQA, which the real adapters are trained on, has none either.
+A problem is a template filled with numbers; its answer is the worked steps and a last line `#### <result>`. There are
+no calculator annotations (`<<3*4=12>>`): MetaMathQA, which the real adapters are trained on, has none either.
 """
 
-import hashlib
-import json
 import random
 from dataclasses import dataclass
 from functools import lru_cache
 
 from pocket.datasets.problems import calculate, problems
+from pocket.datasets.splits import checksum
+from pocket.world.words import word_list
 
 VERSION = 3
 SIZES = {"train": 1200, "validation": 200, "test": 400}
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-_NAMES = _words(
+_NAMES = word_list(
     "Anna Ben Clara Daniel Emma Felix Grace Henry Iris Jack Kate Leo Maria Noah Olivia Paul Rosa Sam Tina Victor"
 )
-_THINGS = _words(
+_THINGS = word_list(
     "apples books coins pencils shells stones stamps cards buttons marbles cookies eggs flowers balls cups plums"
 )
 
@@ -84,8 +80,8 @@ TEMPLATES = (
     ),
     Template(
         "shared",
-        "{name} has {a} {thing} and {friend} has {b} {thing}. They put them together and share them equally among {c} friends. "
-        "How many {thing} does each friend get?",
+        "{name} has {a} {thing} and {friend} has {b} {thing}. They put them together and share them equally "
+        "among {c} friends. How many {thing} does each friend get?",
         {"a": (5, 60), "b": (5, 60), "c": (2, 10)},
         (("d", "a+b", "Together they have {eq} {thing}."), ("e", "d/c", "Each friend gets {eq} {thing}.")),
     ),
@@ -102,8 +98,8 @@ TEMPLATES = (
     ),
     Template(
         "ages",
-        "{name} is {a} years old. {friend} is {b} years older than {name}, and the aunt of {friend} is {c} times as old as {friend}. "
-        "How old will the aunt be in {d} years?",
+        "{name} is {a} years old. {friend} is {b} years older than {name}, and the aunt of {friend} is {c} "
+        "times as old as {friend}. How old will the aunt be in {d} years?",
         {"a": (2, 20), "b": (1, 12), "c": (2, 5), "d": (2, 20)},
         (
             ("e", "a+b", "{friend} is {eq} years old."),
@@ -113,8 +109,8 @@ TEMPLATES = (
     ),
     Template(
         "wages",
-        "{name} earns {a} dollars an hour and works {b} hours. {name} spends {c} dollars on {thing} and {d} dollars on lunch. "
-        "How many dollars remain?",
+        "{name} earns {a} dollars an hour and works {b} hours. {name} spends {c} dollars on {thing} "
+        "and {d} dollars on lunch. How many dollars remain?",
         {"a": (3, 15), "b": (2, 9), "c": (2, 40), "d": (2, 20)},
         (
             ("e", "a*b", "{name} earns {eq} dollars."),
@@ -196,5 +192,4 @@ def keys(split: str) -> list[str]:
 
 def fingerprint() -> str:
     """Return the sha256 of all rows of all splits."""
-    rows = [generate(split) for split in SIZES]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return checksum(generate(split) for split in SIZES)

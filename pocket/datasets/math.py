@@ -1,11 +1,9 @@
-"""Generated problems in MATH's columns, with answers in `\\boxed{}`: the pocket stand-in for the real rows.
+r"""Generated problems in MATH's columns, with answers in `\boxed{}`: the pocket stand-in for the real rows.
 
 Answers are whole numbers of both signs, fractions in lowest terms and expressions. A problem is a template filled with
 numbers; its solution is the calculations and the boxed answer.
 """
 
-import hashlib
-import json
 import random
 import re
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from functools import lru_cache
 from math import gcd
 
 from pocket.datasets.problems import LARGEST, calculate, problems
+from pocket.datasets.splits import checksum
 
 VERSION = 1
 SIZES = {"train": 1200, "validation": 200, "test": 300}
@@ -166,4 +165,4 @@ def keys(split: str) -> list[str]:
 
 def fingerprint() -> str:
     """The sha256 of all rows of all splits."""
-    return hashlib.sha256(json.dumps([generate(split) for split in SIZES]).encode()).hexdigest()
+    return checksum(generate(split) for split in SIZES)

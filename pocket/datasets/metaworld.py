@@ -1,22 +1,24 @@
-"""Demonstrations of scripted experts: the pocket stand-in for the paper's replay data, and the episodes to be scored on.
+"""Demonstrations of scripted experts (the pocket stand-in for the paper's replay data), and evaluation episodes.
 
 A training row is an episode of an expert that is disturbed; how much differs from episode to episode, so that returns
 vary. A validation or test row is an episode to be played, with what the noiseless expert does in it. Every
-episode has a seed of its own, from which start, goal and noise follow.
+episode has a separate seed, from which start, goal and noise follow.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eva_bench.system.files import write_atomically
+from eva_bench.system.paths import ROOT
 from eva_bench.system.progress import warn
 from tasks.control.environment import Environment, versions
 from tasks.control.experts import demonstrate, policy
@@ -24,7 +26,7 @@ from tasks.control.experts import demonstrate, policy
 VERSION = 2
 SIZES = {"train": 40, "validation": 20, "test": 30}  # episodes
 NOISE = 0.4  # the largest standard deviation; that of an episode is uniform between 0 and this one
-FOLDER = Path(__file__).resolve().parents[2] / "runs" / "cache" / "demonstrations"
+FOLDER = ROOT / "runs" / "cache" / "demonstrations"
 _ARRAYS = ("seed", "observations", "actions", "rewards", "success", "success_any")
 
 
@@ -45,7 +47,17 @@ def generate(split: str, task: str) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=16)
 def episodes(task: str, split: str, count: int, noise: float) -> list[dict[str, Any]]:
-    """`count` episodes of the expert, from the disk if they have been played before. Raises UserError."""
+    """Episodes of a task's expert, from the disk if they have been played before.
+
+    Args:
+        task: name of the task.
+        split: which of its random streams.
+        count: number of episodes.
+        noise: largest standard deviation of the noise on actions.
+
+    Raises:
+        UserError: there is no such task, or no simulator.
+    """
     file = FOLDER / f"{task}-{split}-{count}-{fingerprint(task)[:12]}.npz"
     known = _read(file)
     if known is None:
@@ -77,11 +89,9 @@ def _read(file: Path) -> dict[str, np.ndarray] | None:
 
 
 def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as stream:
+    def save(path: Path) -> None:
+        with path.open("wb") as stream:  # given a path, numpy would add a suffix
             np.savez(stream, **arrays)
-        temporary.replace(file)
-    except OSError:
-        pass  # only a cache: a read-only folder costs time, not the run
+
+    with suppress(OSError):  # only a cache: a read-only folder costs time, not the run
+        write_atomically(file, save)

@@ -1,10 +1,11 @@
-"""What the generators of problems share: templates filled with numbers, each problem in exactly one split. No torch here."""
+"""Templates filled with numbers, each problem in exactly one split: shared by the generators. No torch here."""
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
+
+from pocket.datasets.splits import bucket
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ def calculate(numbers: dict[str, int], steps: Sequence[tuple[str, str]], smalles
         numbers: the given values by name.
         steps: (name of the result, expression), in order. An expression has three characters: two names of one letter
             or digits, and an operator between them.
+        smallest: no calculated value is smaller.
     """
     values = dict(numbers)
     for result, (left, operator, right) in steps:
@@ -38,12 +40,18 @@ def calculate(numbers: dict[str, int], steps: Sequence[tuple[str, str]], smalles
 def problems(
     source: str, split: str, templates: Sequence[T], draw: Callable[[random.Random, T], tuple[str, Any] | None], n: int
 ) -> list[tuple[str, Any]]:
-    """The first n (key, row) of a split, each key once, from a random stream of the split's own.
+    """The first n (key, row) of a split, each key once, from a separate random stream for every split.
 
     Args:
         source: name and version of the generator.
+        split: "train", "validation" or "test".
+        templates: kinds of problems, drawn evenly.
         draw: one problem of a template as (key, row), or None for numbers that give none. A hash of the key
             decides the split.
+        n: number of problems.
+
+    Raises:
+        RuntimeError: a template has too few problems.
     """
     return list(islice(_stream(source, split, templates, draw), n))
 
@@ -54,13 +62,9 @@ def _stream(source: str, split: str, templates: Sequence[T], draw: Callable) -> 
     while True:
         template = rng.choice(templates)
         drawn = (draw(rng, template) for _ in range(TRIES))
-        new = (found for found in drawn if found and found[0] not in seen and _bucket(found[0]) in _BUCKETS[split])
+        new = (found for found in drawn if found and found[0] not in seen and bucket(found[0]) in _BUCKETS[split])
         found = next(new, None)
         if found is None:
             raise RuntimeError(f"{source}: too few problems for the {split} rows: {template}")
         seen.add(found[0])
         yield found
-
-
-def _bucket(key: str) -> int:
-    return hashlib.sha256(key.encode()).digest()[0] % 20

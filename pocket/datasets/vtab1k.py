@@ -1,6 +1,6 @@
 """Stand-ins for the nineteen tasks of VTAB-1K: generated scenes, and real handwritten digits for `svhn`.
 
-Labels are drawn evenly, and every split of a task has a random stream of its own. Run as a module, it writes tasks in
+Labels are drawn evenly, and every split of a task has a separate random stream. Run as a module, it writes tasks in
 the archive's layout: `python -m pocket.datasets.vtab1k <folder> [task ...]`.
 """
 
@@ -54,7 +54,7 @@ def fingerprint(subset: str) -> str:
 @cache
 def _scans(split: str) -> list[tuple[np.ndarray, int]]:
     """The split's share of scikit-learn's digits: 8 x 8 pixels with values 0-16, and which digit it is."""
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # here, because it takes a second and only this task needs it
 
     digits = load_digits()
     order = np.random.default_rng(VERSION).permutation(len(digits.target))
@@ -81,6 +81,8 @@ def write(folder: Path, subset: str, sizes: dict[str, int] | None = None) -> Non
     """A task in the archive's layout: lists of images with their labels, and the images as PNG files.
 
     Args:
+        folder: where the task's folder is made.
+        subset: name of the task.
         sizes: images per split, at most SIZES; the official number of training images by default.
     """
     base, lines = folder / subset, {}

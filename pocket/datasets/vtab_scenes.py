@@ -49,7 +49,13 @@ def _near(rng: np.random.Generator, spread: float = 0.1) -> tuple[float, float]:
 def caltech101(label: int, rng: np.random.Generator) -> Scene:
     """One large thing: 17 shapes times 6 hues."""
     shape, tint = divmod(label, 6)
-    thing = Thing(OBJECTS[shape], Surface(_tint(tint, 6, rng)), *_near(rng, 0.05), rng.uniform(0.36, 0.46), rng.uniform(-0.15, 0.15))
+    thing = Thing(
+        OBJECTS[shape],
+        Surface(_tint(tint, 6, rng)),
+        *_near(rng, 0.05),
+        rng.uniform(0.36, 0.46),
+        rng.uniform(-0.15, 0.15),
+    )
     return Scene(Surface(grey(rng.uniform(0.1, 0.4))), [thing], 0.03)
 
 
@@ -57,7 +63,9 @@ def cifar100(label: int, rng: np.random.Generator) -> Scene:
     """A thing of one of 10 hues before one of 10 patterns; its shape does not matter."""
     pattern, tint = divmod(label, 10)
     value = rng.uniform(0.2, 0.6)
-    ground = Surface(grey(value), list(TEXTURES)[pattern], grey(value + 0.3), rng.uniform(0.15, 0.3), rng.uniform(0, math.pi))
+    ground = Surface(
+        grey(value), list(TEXTURES)[pattern], grey(value + 0.3), rng.uniform(0.15, 0.3), rng.uniform(0, math.pi)
+    )
     shape, surface = str(rng.choice(OBJECTS)), Surface(_tint(tint, 10, rng))
     thing = Thing(shape, surface, *_near(rng, 0.2), rng.uniform(0.18, 0.3), rng.uniform(0, 6.3))
     return Scene(ground, [thing], 0.05)
@@ -69,7 +77,9 @@ def dtd(label: int, rng: np.random.Generator) -> Scene:
     period = 0.11 * 1.36 ** (step + rng.uniform(-0.25, 0.25))
     first = _any_colour(rng)
     second = tuple(c * rng.uniform(0.3, 0.5) for c in first)
-    return Scene(Surface(first, PATTERNS[pattern], second, period, rng.uniform(0, math.pi), _near(rng, 0.3)), noise=0.05)
+    return Scene(
+        Surface(first, PATTERNS[pattern], second, period, rng.uniform(0, math.pi), _near(rng, 0.3)), noise=0.05
+    )
 
 
 def oxford_flowers102(label: int, rng: np.random.Generator) -> Scene:
@@ -91,7 +101,9 @@ def oxford_iiit_pet(label: int, rng: np.random.Generator) -> Scene:
     fur, size = Surface(_tint(colour, 4, rng, 0.2)), rng.uniform(0.3, 0.36)
     drawn = [Thing(ears, fur, x + side * size * 0.8, y - size * 0.8, size * 0.55, side * 0.3) for side in (-1, 1)]
     drawn += [Thing(head, fur, x, y, size)]
-    drawn += [Thing("circle", Surface(grey(0.05)), x + side * size * 0.4, y - size * 0.05, size * 0.2) for side in (-1, 1)]
+    drawn += [
+        Thing("circle", Surface(grey(0.05)), x + side * size * 0.4, y - size * 0.05, size * 0.2) for side in (-1, 1)
+    ]
     return Scene(_ground(rng), drawn, 0.03)
 
 
@@ -112,7 +124,7 @@ def sun397(label: int, rng: np.random.Generator) -> Scene:
 
 
 def patch_camelyon(label: int, rng: np.random.Generator) -> Scene:
-    """Tissue with many round cells; is a jagged one in the middle? (There may be some further out.)"""
+    """Tissue with many round cells: is a jagged one in the middle? There may be some further out."""
     things = []
     for _ in range(rng.integers(5, 9)):
         surface = Surface(hue(rng.uniform(0.78, 0.88), 0.5, rng.uniform(0.4, 0.6)))
@@ -154,7 +166,9 @@ def diabetic_retinopathy(label: int, rng: np.random.Generator) -> Scene:
     """An eye's ground with spots: none, few, some, many, very many; vessels may hide them."""
     spots = rng.integers(*((0, 1), (1, 3), (3, 6), (6, 10), (10, 15))[label])
     things = [Thing("circle", Surface(hue(0.06, 0.8, rng.uniform(0.6, 0.8))), 0.5, 0.5, 0.48)]
-    things += [Thing("bar", Surface(hue(0.0, 0.8, 0.45)), *_near(rng, 0.25), 0.3, rng.uniform(0, 3.2)) for _ in range(2)]
+    things += [
+        Thing("bar", Surface(hue(0.0, 0.8, 0.45)), *_near(rng, 0.25), 0.3, rng.uniform(0, 3.2)) for _ in range(2)
+    ]
     for _ in range(spots):
         turn, away = rng.uniform(0, 6.3), 0.42 * math.sqrt(rng.random())
         place = 0.5 + away * math.cos(turn), 0.5 + away * math.sin(turn)
@@ -198,7 +212,9 @@ def clevr_dist(label: int, rng: np.random.Generator) -> Scene:
     nearest = 0.2 + 0.35 * (label + rng.uniform(0, 0.9))
     distances = sorted((nearest, *(nearest + rng.uniform(0.3, 3, rng.integers(1, 4)))), reverse=True)
     shapes = ("circle", "square", "triangle")
-    things = [_at_distance(d, rng.uniform(0.15, 0.85), str(rng.choice(shapes)), _any_colour(rng), rng) for d in distances]
+    things = [
+        _at_distance(d, rng.uniform(0.15, 0.85), str(rng.choice(shapes)), _any_colour(rng), rng) for d in distances
+    ]
     return Scene(Surface(grey(0.6), "fade", grey(0.3), 1.0, math.pi / 2), things, 0.03)
 
 
@@ -216,7 +232,10 @@ def kitti(label: int, rng: np.random.Generator) -> Scene:
     """A road with a car or van near, further or far, or without one, and trees."""
     road = Thing("triangle", Surface(grey(rng.uniform(0.25, 0.4))), 0.5, 0.9, 0.6)
     leaves = [hue(0.33, 0.7, rng.uniform(0.4, 0.7)) for _ in range(2)]
-    things = [road, *(_at_distance(rng.uniform(0.5, 3), rng.choice((0.1, 0.9)), "kite", green, rng) for green in leaves)]
+    things = [
+        road,
+        *(_at_distance(rng.uniform(0.5, 3), rng.choice((0.1, 0.9)), "kite", green, rng) for green in leaves),
+    ]
     if label < 3:
         distance = 0.2 + 0.35 * (label + rng.random())
         car = _at_distance(distance, rng.uniform(0.4, 0.6), "house", _any_colour(rng), rng)
@@ -233,7 +252,9 @@ def _sprite(rng: np.random.Generator, shapes: tuple[str, ...], x: float, y: floa
 def dsprites_loc(label: int, rng: np.random.Generator) -> Scene:
     """Where from left to right: 16 columns."""
     x = 0.15 + 0.7 * (label + rng.uniform(0.1, 0.9)) / 16
-    return _sprite(rng, ("heart", "square", "ellipse"), x, rng.uniform(0.2, 0.8), rng.uniform(0.13, 0.22), rng.uniform(0, 6.3))
+    return _sprite(
+        rng, ("heart", "square", "ellipse"), x, rng.uniform(0.2, 0.8), rng.uniform(0.13, 0.22), rng.uniform(0, 6.3)
+    )
 
 
 def dsprites_ori(label: int, rng: np.random.Generator) -> Scene:

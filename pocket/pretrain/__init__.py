@@ -1,1 +1,1 @@
-"""The pocket models: small, pretrained here, committed with a manifest."""
+"""Pretraining of the pocket models, which are committed in pocket/weights with a manifest."""

@@ -1,18 +1,14 @@
 """Pretrain a decision transformer: `python -m pocket.pretrain.decision`.
 
-Plays the scripted experts on the 40 Meta-World tasks that are not fine-tuned on (minutes, kept on disk), trains on all of
-them together and writes weights and manifest into one folder. With `--root`, the transitions are read from files in the
-layout of the paper's data instead. The same versions on the same kind of processor give the same bytes.
+Plays the scripted experts on the 40 Meta-World tasks that are not fine-tuned on (minutes, kept on disk), trains on
+all of them together and writes weights and manifest into one folder. With `--root`, the transitions are read from
+files in the layout of the paper's data instead. The same versions on the same kind of processor give the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import platform
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +20,7 @@ from eva_bench.models.decision import DecisionConfig, DecisionTransformer, row_m
 from eva_bench.run.train import fit
 from eva_bench.system.paths import POCKET_WEIGHTS
 from pocket.datasets.metaworld import NOISE, VERSION, episodes
+from pocket.pretrain import manifest
 from tasks import npz
 from tasks.control.environment import CW10, task_names, versions
 from tasks.control.windows import Windows
@@ -68,10 +65,17 @@ def build(config: DecisionConfig, rows: list[dict], standardise: bool) -> ModelB
 
 
 def task(name: str) -> MetaWorld:
+    """A Meta-World task that only its data decide: no target return."""
     return MetaWorld(
-        name=name, family="metaworld", primary="success", dataset=name, pocket=name, format={},
-        environment=name, return_target=None,
-    )  # fmt: skip
+        name=name,
+        family="metaworld",
+        primary="success",
+        dataset=name,
+        pocket=name,
+        format={},
+        environment=name,
+        return_target=None,
+    )
 
 
 def seen_success(bundle: ModelBundle, rows: dict[str, list[dict]], count: int) -> dict[str, float]:
@@ -82,7 +86,9 @@ def seen_success(bundle: ModelBundle, rows: dict[str, list[dict]], count: int) -
         tests = [row | {"returns": (min(returns), max(returns))} for row in episodes(name, "test", count, 0.0)]
         with tempfile.TemporaryDirectory() as folder:
             evaluation = {"batch_size": count, "record_video": False}
-            samples = task(name).evaluate(bundle, tests, name, evaluation, Path(folder) / "samples.jsonl", lambda *_: None)
+            samples = task(name).evaluate(
+                bundle, tests, name, evaluation, Path(folder) / "samples.jsonl", lambda *_: None
+            )
         scores[name] = task(name).score(samples)["success"]
     return scores
 
@@ -107,9 +113,17 @@ def main() -> None:
     bundle.module.to("cuda" if torch.cuda.is_available() else "cpu")
     config = bundle.module.config
     train = {
-        "lr": args.lr, "steps": args.steps, "epochs": None, "batch_size": args.batch, "micro_batch_size": args.batch,
-        "schedule": "cosine", "warmup_ratio": 0.04, "weight_decay": 0.01, "clip_norm": 0.25, "precision": "float32",
-    }  # fmt: skip
+        "lr": args.lr,
+        "steps": args.steps,
+        "epochs": None,
+        "batch_size": args.batch,
+        "micro_batch_size": args.batch,
+        "schedule": "cosine",
+        "warmup_ratio": 0.04,
+        "weight_decay": 0.01,
+        "clip_norm": 0.25,
+        "precision": "float32",
+    }
     method = Full()
 
     def show(done: int, total: int, note: str) -> None:
@@ -118,9 +132,17 @@ def main() -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     result = fit(
-        bundle, method.attach(bundle, [], SEED), method, task("seen"), Windows(together, config.context, config.reward_scale),
-        train, SEED, checkpoint_file=args.out / "pretraining.checkpoint", checkpoint_minutes=10, progress=show,
-    )  # fmt: skip
+        bundle,
+        method.attach(bundle, [], SEED),
+        method,
+        task("seen"),
+        Windows(together, config.context, config.reward_scale),
+        train,
+        SEED,
+        checkpoint_file=args.out / "pretraining.checkpoint",
+        checkpoint_minutes=10,
+        progress=show,
+    )
     (args.out / "pretraining.checkpoint").unlink(missing_ok=True)
     save(bundle, args.out)
     write_manifest(args, bundle, result, rows)
@@ -129,12 +151,12 @@ def main() -> None:
 def write_manifest(args: argparse.Namespace, bundle: ModelBundle, result, rows: dict[str, list[dict]]) -> None:
     """Where the weights come from, how well they do on the tasks they have seen, and their checksums."""
     success = seen_success(bundle, rows, 5)
-    options = " ".join(f"--{name} {getattr(args, name)}" for name in ("size", "episodes", "steps", "batch", "lr", "threads"))
-    packages = {name: metadata.version(name) for name in ("torch", "transformers", "numpy")}
+    options = ("size", "episodes", "steps", "batch", "lr", "threads")
+    experts = "scripted experts, pocket/datasets/metaworld.py"
     facts = {
-        "command": f"python -m pocket.pretrain.decision {options}",
+        "command": manifest.command("pocket.pretrain.decision", args, *options),
         "seed": SEED,
-        "data": "scripted experts, pocket/datasets/metaworld.py" if args.root is None else "files in the paper's layout",
+        "data": experts if args.root is None else "files in the paper's layout",
         "data_version": VERSION,
         "transitions": sum(len(row["rewards"]) for name in rows for row in rows[name]),
         "steps": args.steps,
@@ -144,12 +166,9 @@ def write_manifest(args: argparse.Namespace, bundle: ModelBundle, result, rows: 
         "final_loss": round(sum(point[1] for point in result.curve[-50:]) / len(result.curve[-50:]), 5),
         "success_on_seen_tasks": round(sum(success.values()) / len(success), 3),
         "success_by_task": success,
-        "versions": {"python": platform.python_version()} | packages | versions(),
-        "sha256": {
-            name: hashlib.sha256((args.out / name).read_bytes()).hexdigest() for name in ("config.json", "model.safetensors")
-        },
+        "versions": manifest.versions("torch", "transformers", "numpy") | versions(),
     }
-    (args.out / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n")
+    manifest.write(args.out, facts)
     print(f"success on seen tasks {facts['success_on_seen_tasks']}, written to {args.out}")
 
 

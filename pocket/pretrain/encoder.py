@@ -1,7 +1,8 @@
 """Pretrain the pocket encoder: `python -m pocket.pretrain.encoder`.
 
-A small RoBERTa learns masked words and, as BERT does, whether two texts belong together (Devlin et al., arXiv:1810.04805), on
-generated text. The same versions on the same kind of processor with the same number of threads give the same bytes.
+A small RoBERTa learns masked words and, as BERT does, whether two texts belong together (Devlin et al.,
+arXiv:1810.04805), on generated text. The same versions on the same kind of processor with the same number of threads
+give the same bytes.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaske
 
 from eva_bench.system.paths import POCKET_WEIGHTS
 from pocket.pretrain import loop, manifest
-from pocket.pretrain.language import _PIECES
+from pocket.pretrain.language import PIECES
 from pocket.world import encoder_corpus
 from pocket.world.worlds import COMMON, SENTENCE_STARTS
 
@@ -35,7 +36,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -54,26 +55,44 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>",
-        unk_token="<unk>", mask_token="<mask>", clean_up_tokenization_spaces=False, model_max_length=CONTEXT,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=CONTEXT,
+    )
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> RobertaForMaskedLM:
     """Return the untrained model, drawn from the seed."""
     torch.manual_seed(SEED)
     config = RobertaConfig(
-        vocab_size=len(tokenizer), hidden_size=96, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=CONTEXT + 2, type_vocab_size=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        initializer_range=0.04, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT + 2,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.04,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    )
     return RobertaForMaskedLM(config)
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, stream: str, size: int) -> Iterator[dict[str, Tensor]]:
-    """Yield padded batches: input_ids and attention_mask (size, longest), together (size): 1, 0, or IGNORE for one text.
+    """Yield padded batches: input_ids and attention_mask (size, longest), and together (size).
 
+    `together` is 1 for two texts of a pair, 0 for texts of two pairs, and IGNORE for a single text.
     In half of the pairs the second text is that of another pair.
     """
     source = encoder_corpus.documents(stream)
@@ -98,7 +117,9 @@ def batches(tokenizer: PreTrainedTokenizerFast, stream: str, size: int) -> Itera
             yield dict(batch) | {"together": torch.tensor([together[i] for i in groups[at]])}
 
 
-def loss_of(model: RobertaForMaskedLM, together: nn.Linear, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+def loss_of(
+    model: RobertaForMaskedLM, together: nn.Linear, batch: dict[str, Tensor], generator: torch.Generator
+) -> Tensor:
     """Mean loss on chosen positions, plus that on whether the texts belong together."""
     ids = batch["input_ids"]
     chance = torch.rand(ids.shape, generator=generator)
@@ -150,9 +171,8 @@ def main() -> None:
     together = nn.Linear(model.config.hidden_size, 2)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens in the vocabulary", flush=True)
     final = train(model, together, tokenizer, args.steps, args.batch, args.lr)
-    command = f"python -m pocket.pretrain.encoder --steps {args.steps} --batch {args.batch} --lr {args.lr} --threads {args.threads}"
     facts = {
-        "command": command,
+        "command": manifest.command("pocket.pretrain.encoder", args, "steps", "batch", "lr", "threads"),
         "seed": SEED,
         "data": "generated by pocket/world/encoder_corpus.py, stream 'train'",
         "corpus_version": encoder_corpus.VERSION,
@@ -163,7 +183,7 @@ def main() -> None:
         "held_out_loss": round(held_out_loss(model, together, tokenizer), 4),
         "versions": manifest.versions("torch", "transformers", "tokenizers"),
     }
-    manifest.write(args.out, model, tokenizer, facts)
+    manifest.save_pretrained(args.out, model, tokenizer, facts)
     print(f"held-out loss {facts['held_out_loss']}, written to {args.out}")
 
 

@@ -1,8 +1,8 @@
 """The text that the pocket language model is pretrained on, generated document by document.
 
-Two thirds are about numbers: calculations, lists to look up, and stories whose numbers are carried into equations and running
-totals. The rest is plain knowledge of small worlds, as statements, questions and choices. The pocket tasks use other
-wordings, lengths and answer formats: that difference is what an adapter has to learn.
+Two thirds are about numbers: calculations, lists to look up, and stories whose numbers are carried into equations and
+running totals. The rest is plain knowledge of small worlds, as statements, questions and choices. The pocket tasks
+use other wordings, lengths and answer formats: that difference is what an adapter has to learn.
 """
 
 import hashlib

@@ -1,15 +1,15 @@
 """The text that the pocket encoder is pretrained on: single texts and pairs of texts, never with a label.
 
-Pairs are restatements, consequences, changed scenes, and questions with the sentences that answer them or do not, in a mixture
-that says nothing about which is which. What a masked word of one text is, often stands in the other: this teaches the encoder to
-compare texts, and its tasks then say what to look for.
+Pairs are restatements, consequences, changed events, and questions with the sentences that answer them or do not, in
+a mixture that says nothing about which is which. What a masked word of one text is, often stands in the other: this
+teaches the encoder to compare texts, and its tasks then say what to look for.
 """
 
 import random
 from collections.abc import Iterator
 
+from pocket.world.events import change, draw_event, generalise, question, reword, say, sentence
 from pocket.world.opinions import INTENTS, activity, ask, judgement
-from pocket.world.text_scenes import change, generalise, question, reword, say, scene, sentence
 from pocket.world.world_text import comparison, consequence, knowledge, quiz
 
 VERSION = 1
@@ -18,8 +18,8 @@ Document = tuple[str, str | None]
 
 
 def restated(rng: random.Random) -> Document:
-    """A scene and the same one in other words, sometimes with a part left out or changed."""
-    first = scene(rng)
+    """An event and the same one in other words, sometimes with a part left out or changed."""
+    first = draw_event(rng)
     second = reword(first, rng)
     form = rng.random()
     if form < 0.2:
@@ -32,8 +32,8 @@ def restated(rng: random.Random) -> Document:
 
 
 def told(rng: random.Random) -> Document:
-    """Two scenes in one text and one of them, perhaps with its parts mixed up, in the other."""
-    first, second = scene(rng, place=0.3, time=0.3, trait=0.2), scene(rng, place=0.3, time=0.3, trait=0.2)
+    """Two events in one text and one of them, perhaps with its parts mixed up, in the other."""
+    first, second = draw_event(rng, place=0.3, time=0.3, trait=0.2), draw_event(rng, place=0.3, time=0.3, trait=0.2)
     link = rng.choice((". Then ", ", but ", " and "))
     text = say(first, rng, "active").rstrip(".") + link + _lower(say(second, rng, "active"))
     return text, say(reword(rng.choice((first, second)), rng, 0.3), rng)
@@ -41,12 +41,16 @@ def told(rng: random.Random) -> Document:
 
 def _lower(text: str) -> str:
     head = text.split(" ", 1)[0]
-    return text if head not in ("The", "It", "In", "At", "On", "Last", "After", "Before", "Two", "A") else text[0].lower() + text[1:]
+    return (
+        text
+        if head not in ("The", "It", "In", "At", "On", "Last", "After", "Before", "Two", "A")
+        else text[0].lower() + text[1:]
+    )
 
 
 def asked(rng: random.Random) -> Document:
-    """A question and a sentence about the same scene."""
-    told_of = scene(rng, place=0.7, time=0.6)
+    """A question and a sentence about the same event."""
+    told_of = draw_event(rng, place=0.7, time=0.6)
     present = [part for part in ("who", "what", "place", "time") if getattr(told_of, part)]
     return question(told_of, rng.choice(present), rng), say(reword(told_of, rng, 0.3), rng)
 
@@ -69,7 +73,8 @@ def review(rng: random.Random) -> Document:
 
 
 def single(rng: random.Random) -> Document:
-    return " ".join(say(scene(rng), rng) for _ in range(rng.randint(1, 2))), None
+    """One or two events, told one after the other."""
+    return " ".join(say(draw_event(rng), rng) for _ in range(rng.randint(1, 2))), None
 
 
 def plain(rng: random.Random) -> Document:

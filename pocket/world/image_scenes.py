@@ -149,7 +149,10 @@ class Thing:
         large = pixels * OVERSAMPLING
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         points = [
-            ((self.x + self.size * (cos * u - sin * v)) * large, (self.y + self.size * self.squeeze * (sin * u + cos * v)) * large)
+            (
+                (self.x + self.size * (cos * u - sin * v)) * large,
+                (self.y + self.size * self.squeeze * (sin * u + cos * v)) * large,
+            )
             for u, v in SHAPES[self.shape]
         ]
         image = Image.new("L", (large, large))
@@ -183,4 +186,5 @@ def hue(turn: float, saturation: float = 0.8, value: float = 0.9) -> Colour:
 
 
 def grey(value: float) -> Colour:
+    """A grey from 0, black, to 1, white."""
     return (value, value, value)

@@ -1,6 +1,7 @@
 """Pretraining documents about numbers: calculations, lists to look up, algebra, and stories worked out.
 
-Their wording, length and layout differ from those of the pocket tasks on purpose: the difference is what an adapter has to learn.
+Their wording, length and layout differ from those of the pocket tasks on purpose: the difference is what an adapter
+has to learn.
 """
 
 import random
@@ -80,7 +81,8 @@ def lookup(rng: random.Random) -> str:
     values = {name: rng.randint(0, 200) for name in names}
     given, asked = rng.choice((("{}: {}", "{} is {}"), ("{} = {}", "{} -> {}"), ("{} {}", "{}: {}")))
     again = rng.sample(names, rng.randint(2, len(names)))
-    return f"{', '.join(given.format(k, values[k]) for k in names)}.\n{', '.join(asked.format(k, values[k]) for k in again)}."
+    lists = (given.format(k, values[k]) for k in names), (asked.format(k, values[k]) for k in again)
+    return "\n".join(f"{', '.join(items)}." for items in lists)
 
 
 def algebra(rng: random.Random) -> str:

@@ -2,17 +2,16 @@
 
 import random
 
+from pocket.world.words import word_list
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-SUBJECTS = _words("film story book song play show party game picture music cake soup hotel city lesson meal actor ending")
-PRAISE = _words(
-    "good great fine sweet funny warm clear clever lovely wonderful bright fresh strong gentle honest rich smooth brave "
-    "beautiful happy"
+SUBJECTS = word_list(
+    "film story book song play show party game picture music cake soup hotel city lesson meal actor ending"
 )
-BLAME = _words(
+PRAISE = word_list(
+    "good great fine sweet funny warm clear clever lovely wonderful bright fresh strong gentle honest rich smooth "
+    "brave beautiful happy"
+)
+BLAME = word_list(
     "bad poor dull slow cold empty weak boring stupid dirty sad flat ugly terrible loud false cheap silly dark sour"
 )
 LIKED = ("loved", "liked", "enjoyed", "would see again", "laughed at", "remember with pleasure", "thank my friend for")
@@ -29,11 +28,18 @@ INTENTS = {
     "who": ("Who can {x} for me?", "Which person could {x} for me?", "Who will help me to {x}?"),
     "when": ("When should I {x}?", "What is the best time to {x}?", "In which month should one {x}?"),
 }
-DO = _words("find buy sell build clean mend draw open hide send learn-to-make learn-to-use choose paint move")
-DO_SAME = {"buy": "purchase", "build": "construct", "clean": "wash", "mend": "repair", "find": "discover", "choose": "select"}
-ON = _words("house car boat table picture letter machine map garden wall door toy chair coat book cake lamp wheel")
+DO = word_list("find buy sell build clean mend draw open hide send learn-to-make learn-to-use choose paint move")
+DO_SAME = {
+    "buy": "purchase",
+    "build": "construct",
+    "clean": "wash",
+    "mend": "repair",
+    "find": "discover",
+    "choose": "select",
+}
+ON = word_list("house car boat table picture letter machine map garden wall door toy chair coat book cake lamp wheel")
 ON_SAME = {"house": "home", "boat": "ship", "picture": "image", "coat": "jacket", "machine": "engine", "wall": "fence"}
-EXTRA = _words("old new big small wooden cheap red heavy")
+EXTRA = word_list("old new big small wooden cheap red heavy")
 
 
 def judgement(good: bool, rng: random.Random, negation: float = 0.25, words: int | None = None) -> str:

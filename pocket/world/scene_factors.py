@@ -36,6 +36,7 @@ class Factors:
     covered: np.ndarray
 
     def checksum(self) -> str:
+        """Return the sha256 of all arrays."""
         digest = hashlib.sha256()
         for array in (self.images, self.present, self.ground, self.covered):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -48,7 +49,9 @@ def _thing(rng: np.random.Generator) -> tuple[Thing, int, int]:
     size = float(rng.uniform(0.14, 0.42))
     x, y = rng.uniform(0.1, 0.9, 2)
     texture = "plain" if rng.random() < 0.85 else str(rng.choice(GROUNDS[1:]))
-    surface = Surface(colour, texture, tuple(0.5 * c for c in colour), rng.uniform(0.1, 0.3), rng.uniform(0, np.pi), (x, y))
+    surface = Surface(
+        colour, texture, tuple(0.5 * c for c in colour), rng.uniform(0.1, 0.3), rng.uniform(0, np.pi), (x, y)
+    )
     squeeze = rng.uniform(0.5, 1) if rng.random() < 0.3 else 1.0
     return Thing(SHAPES[shape], surface, x, y, size, rng.uniform(0, 2 * np.pi), squeeze), shape, tint
 
@@ -61,7 +64,9 @@ def _scene(rng: np.random.Generator) -> tuple[Scene, np.ndarray, int]:
     ground = 0 if rng.random() < 0.3 else int(rng.integers(len(GROUNDS)))
     first = hue(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.1, 0.9)) if rng.random() < 0.7 else grey(rng.random())
     second = tuple(np.clip(np.array(first) + rng.choice((-1, 1)) * rng.uniform(0.2, 0.5), 0, 1))
-    surface = Surface(first, GROUNDS[ground], second, rng.uniform(0.1, 0.4), rng.uniform(0, np.pi), tuple(rng.uniform(0.2, 0.8, 2)))
+    surface = Surface(
+        first, GROUNDS[ground], second, rng.uniform(0.1, 0.4), rng.uniform(0, np.pi), tuple(rng.uniform(0.2, 0.8, 2))
+    )
     return Scene(surface, [thing for thing, _, _ in drawn], rng.uniform(0, 0.05)), present, ground
 
 

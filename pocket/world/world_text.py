@@ -2,6 +2,7 @@
 
 import random
 
+from pocket.world.words import capitalised, with_article
 from pocket.world.worlds import (
     CAUSES,
     FACTS,
@@ -11,21 +12,20 @@ from pocket.world.worlds import (
 )
 
 
-def _article(word: str) -> str:
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
-
-
 def knowledge(rng: random.Random) -> str:
     """Statements about a thing, its material, its place and its use."""
     thing = rng.choice(list(FACTS))
     kind, material, place, use, _ = FACTS[thing]
     lines = [
-        f"{_article(thing).capitalize()} is {kind}.",
-        f"You find {_article(thing)} {place}.",
+        f"{with_article(thing).capitalize()} is {kind}.",
+        f"You find {with_article(thing)} {place}.",
         f"The {thing} can {use}.",
     ]
     if kind != "an animal":
-        lines[2:] = [f"{_article(thing).capitalize()} is made of {material}.", f"You need {_article(thing)} to {use}."]
+        lines[2:] = [
+            f"{with_article(thing).capitalize()} is made of {material}.",
+            f"You need {with_article(thing)} to {use}.",
+        ]
     if material in MATERIALS:
         like, happens = MATERIALS[material]
         lines += [
@@ -57,7 +57,7 @@ def comparison(rng: random.Random) -> str:
             f"{q} asked {p} for help, as {q} is {less}. Who helps? {p}. Who asks? {q}.",
         )
     )
-    return text[0].upper() + text[1:]
+    return capitalised(text)
 
 
 def consequence(rng: random.Random) -> str:
@@ -80,10 +80,10 @@ def _asked(rng: random.Random) -> tuple[str, str, list[str]]:
     thing = rng.choice(list(FACTS))
     column, text = rng.choice(
         (
-            (0, f"what is {_article(thing)}?"),
-            (1, f"what is {_article(thing)} made of?"),
-            (2, f"where is {_article(thing)}?"),
-            (3, f"what can {_article(thing)} do for you?"),
+            (0, f"what is {with_article(thing)}?"),
+            (1, f"what is {with_article(thing)} made of?"),
+            (2, f"where is {with_article(thing)}?"),
+            (3, f"what can {with_article(thing)} do for you?"),
         )
     )
     if rng.random() < 0.3:

@@ -1,24 +1,21 @@
 """What the pocket language model knows about: the words and plain facts of its small worlds."""
 
+from pocket.world.words import word_list
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-NAMES = _words(
+NAMES = word_list(
     "Anna Ben Clara Daniel Emma Felix Grace Henry Iris Jack Kate Leo Maria Noah Olivia Paul Rosa Sam Tina Victor "
     "Adam Bella Carl Dora Eric Fiona Georg Hana Ivan Julia Kevin Laura Mark Nina Oscar Petra Robert Sara Tom Wendy"
 )
-THINGS = _words(
+THINGS = word_list(
     "apples books coins pencils shells stones stamps cards buttons marbles cookies eggs flowers balls cups plums "
     "nuts beans rings keys hats toys pears lemons ribbons candles bottles plates spoons tickets stars feathers"
 )
-HOLDERS = _words("boxes bags baskets jars trays shelves drawers packs rows bowls crates pockets")
-GROUPS = _words("children people friends classes teams players workers guests")
-TIMES = _words("hour day week month year morning evening")
+HOLDERS = word_list("boxes bags baskets jars trays shelves drawers packs rows bowls crates pockets")
+GROUPS = word_list("children people friends classes teams players workers guests")
+TIMES = word_list("hour day week month year morning evening")
 
-GAINS = _words("finds gets picks collects wins makes receives earns")
-LOSSES = _words("loses eats drops breaks sells spends gives_away leaves_behind")
+GAINS = word_list("finds gets picks collects wins makes receives earns")
+LOSSES = word_list("loses eats drops breaks sells spends gives_away leaves_behind")
 
 # thing: (what it is, what it is made of, where it is found, what it does or what it is for, size from 1 to 9)
 FACTS = {
@@ -103,31 +100,38 @@ OPPOSITES = (
 )  # fmt: skip
 
 # Frequent English words, so that text from outside these worlds is not cut into single bytes.
-COMMON = _words(
-    "the of and to a in is it you that he was for on are with as his they be at one have this from or had by hot but some what there we can out "
-    "other were all your when up use word how said an each she which do their time if will way about many then them would write like so these her "
-    "long make thing see him two has look more day could go come did my sound no most number who over know water than call first people may down "
-    "side been now find any new work part take get place made live where after back little only round man year came show every good me give our "
-    "under name very through just form much great think say help low line before turn cause same mean differ move right boy old too does tell "
-    "sentence set three want air well also play small end put home read hand port large spell add even land here must big high such follow act why "
-    "ask men change went light kind off need house picture try us again animal point mother world near build self earth father head stand own page "
-    "should country found answer school grow study still learn plant cover food sun four thought let keep eye never last door between city tree "
-    "cross since hard start might story saw far sea draw left late run while press close night real life few stop open seem together next white "
-    "children begin got walk example ease paper often always music those both mark book letter until mile river car feet care second group carry "
-    "took rain eat room friend began idea fish mountain north once base hear horse cut sure watch color face wood main enough plain girl usual "
-    "young ready above ever red list though feel talk bird soon body dog family direct pose leave song measure state product black short numeral "
-    "class wind question happen complete ship area half rock order fire south problem piece told knew pass farm top whole king size heard best hour "
-    "better true during hundred remember step early hold west ground interest reach fast five sing listen six table travel less morning ten simple "
-    "several vowel toward war lay against pattern slow center love person money serve appear road map science rule govern pull cold notice voice "
-    "fall power town fine certain fly unit lead cry dark machine note wait plan figure star box noun field rest correct able pound done beauty drive "
-    "stood contain front teach week final gave green quick develop sleep warm free minute strong special mind behind clear tail produce fact street "
-    "inch lot nothing course stay wheel full force blue object decide surface deep moon island foot yet busy test record boat common gold possible "
-    "plane age dry wonder laugh thousand ago ran check game shape yes hot miss brought heat snow bed bring sit perhaps fill east weight language "
-    "among because dollars cents percent total remaining twice equal equals value points option choice following statement false energy matter "
-    "pages days weeks hours years months minutes dollar cost costs buys buy earn work works old older spend needs share equally times bus aunt ages "
-    "teams visit ill lunch trays bags boxes shop school stop stops ride hour price total sum each every difference together"
+COMMON = word_list(
+    "the of and to a in is it you that he was for on are with as his they be at one have this from or had by hot but "
+    "some what there we can out other were all your when up use word how said an each she which do their time if will "
+    "way about many then them would write like so these her long make thing see him two has look more day could go "
+    "come did my sound no most number who over know water than call first people may down side been now find any new "
+    "work part take get place made live where after back little only round man year came show every good me give our "
+    "under name very through just form much great think say help low line before turn cause same mean differ move "
+    "right boy old too does tell sentence set three want air well also play small end put home read hand port large "
+    "spell add even land here must big high such follow act why ask men change went light kind off need house picture "
+    "try us again animal point mother world near build self earth father head stand own page should country found "
+    "answer school grow study still learn plant cover food sun four thought let keep eye never last door between city "
+    "tree cross since hard start might story saw far sea draw left late run while press close night real life few "
+    "stop open seem together next white children begin got walk example ease paper often always music those both mark "
+    "book letter until mile river car feet care second group carry took rain eat room friend began idea fish mountain "
+    "north once base hear horse cut sure watch color face wood main enough plain girl usual young ready above ever "
+    "red list though feel talk bird soon body dog family direct pose leave song measure state product black short "
+    "numeral class wind question happen complete ship area half rock order fire south problem piece told knew pass "
+    "farm top whole king size heard best hour better true during hundred remember step early hold west ground "
+    "interest reach fast five sing listen six table travel less morning ten simple several vowel toward war lay "
+    "against pattern slow center love person money serve appear road map science rule govern pull cold notice voice "
+    "fall power town fine certain fly unit lead cry dark machine note wait plan figure star box noun field rest "
+    "correct able pound done beauty drive stood contain front teach week final gave green quick develop sleep warm "
+    "free minute strong special mind behind clear tail produce fact street inch lot nothing course stay wheel full "
+    "force blue object decide surface deep moon island foot yet busy test record boat common gold possible plane age "
+    "dry wonder laugh thousand ago ran check game shape yes hot miss brought heat snow bed bring sit perhaps fill "
+    "east weight language among because dollars cents percent total remaining twice equal equals value points option "
+    "choice following statement false energy matter pages days weeks hours years months minutes dollar cost costs "
+    "buys buy earn work works old older spend needs share equally times bus aunt ages teams visit ill lunch trays "
+    "bags boxes shop school stop stops ride hour price total sum each every difference together"
 )
-SENTENCE_STARTS = _words(
-    "The A An In It He She They This That There These What Which Who Why When Where How If Then After Before At On To For With And But So Because "
-    "All Each Every One Two Three Question Answer Problem Choose Find Let Solve Compute Together Since From First Second Next Finally Later"
+SENTENCE_STARTS = word_list(
+    "The A An In It He She They This That There These What Which Who Why When Where How If Then After Before At On To "
+    "For With And But So Because All Each Every One Two Three Question Answer Problem Choose Find Let Solve Compute "
+    "Together Since From First Second Next Finally Later"
 )

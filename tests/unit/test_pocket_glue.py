@@ -66,14 +66,14 @@ def test_unknown_split_is_refused():
 
 
 def test_mismatched_rows_are_half_of_the_evaluation_and_about_other_things():
-    from pocket.datasets.glue_inference import _OTHER_THINGS
+    from pocket.datasets.glue_inference import OTHER_THINGS
 
     rows = generate("test", "mnli")
     assert Counter(row["part"] for row in rows) == {"matched": 250, "mismatched": 250}
     train = " ".join(" ".join(pair) for pair in texts("train", "mnli"))
     for row in rows:
-        assert any(f" {thing} " in f" {row['premise'].rstrip('.')} " for thing in _OTHER_THINGS) == (row["part"] == "mismatched")
-    assert not any(f" {thing} " in train.replace(".", " ") for thing in _OTHER_THINGS)
+        assert any(f" {thing} " in f" {row['premise'].rstrip('.')} " for thing in OTHER_THINGS) == (row["part"] == "mismatched")
+    assert not any(f" {thing} " in train.replace(".", " ") for thing in OTHER_THINGS)
 
 
 def test_denial_turns_praise_round():
