@@ -35,8 +35,8 @@ lint: $(READY)  ## Style and common mistakes
 tables: $(READY)  ## Tables from the committed records: results/tables
 	$(PY) -m eva_bench.reporting.tables $(ARGS)
 
-figures: $(READY)  ## Figures from the committed records: results/figures (SVG and PDF)
-	$(PY) -m eva_bench.reporting.figures.draw $(ARGS)
+figures: $(READY)  ## Figures from the committed records: results/figures
+	$(PY) -m eva_bench.reporting.figures $(ARGS)
 
 report: $(READY)  ## One page to look at, from the records: results/report/index.html
 	$(PY) -m eva_bench.reporting.page $(ARGS)

@@ -77,7 +77,7 @@ def measure() -> dict[str, dict]:
     with tempfile.TemporaryDirectory() as folder:
         count = synthesise(Path(folder) / "results")
         tables, tables_bytes = _command("eva_bench.reporting.tables", folder)
-        figures, figures_bytes = _command("eva_bench.reporting.figures.draw", folder)
+        figures, figures_bytes = _command("eva_bench.reporting.figures", folder)
         report, report_bytes = _command("eva_bench.reporting.page", folder)
         page = (Path(folder) / "results/report/index.html").stat().st_size
     return {

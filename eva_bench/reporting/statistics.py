@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray, axis: int = 0) -> np.ndarray:
-    """Mean of the middle half: a quarter of the values, rounded down, is cut off at each end (arXiv:2108.13264, section 4.3)."""
+    """Mean of the middle half: a quarter of the values, rounded down, is cut off at each end (arXiv:2108.13264)."""
     return stats.trim_mean(np.asarray(values, dtype=float), 0.25, axis=axis)
 
 
@@ -61,7 +61,13 @@ def _interval(scores: Scores, statistic: Callable) -> tuple[float, float] | None
     if not samples or min(map(len, samples)) < 2:
         return None
     result = stats.bootstrap(
-        samples, statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", vectorized=True, rng=0
+        samples,
+        statistic,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        vectorized=True,
+        rng=0,
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
@@ -80,7 +86,8 @@ def paired_p(found: Scores) -> float | None:
     """Two-sided p of a paired t test that the differences, over all tasks and seeds, have mean 0.
 
     Returns:
-        None for fewer than two pairs. Differences that are all the same number have no spread: p is 1 if it is 0, else 0.
+        None for fewer than two pairs. Differences that are all the same number have no spread: p is 1 if it is 0,
+        else 0.
     """
     values = np.array(pooled(found))
     if len(values) < 2:
@@ -112,7 +119,7 @@ def probability_of_improvement(ours: Scores, theirs: Scores) -> float | None:
 
 
 def tied_with_best(rows: Mapping[str, Scores], best: str, level: float = 0.05) -> set[str]:
-    """Rows that cannot be told apart from the best: Holm-adjusted p of the paired test at or above `level`.
+    """Rows with no significant difference to the best: Holm-adjusted p of the paired test at or above `level`.
 
     A row without two common pairs is not tested and not among them.
     """

@@ -29,7 +29,10 @@ def page(tmp_path_factory):
         store.write(each)
     run = folder / "runs" / records[0].run_id
     run.mkdir(parents=True)
-    samples = [{"row": 0, "prompt": MARKUP, "response": "x" * 5000, "prompt_sha256": "secret"}, {"row": 1, "prompt": "second"}]
+    samples = [
+        {"row": 0, "prompt": MARKUP, "response": "x" * 5000, "prompt_sha256": "secret"},
+        {"row": 1, "prompt": "second"},
+    ]
     (run / "samples.jsonl").write_text("\n".join(json.dumps(sample) for sample in samples) + '\n{"row": 2, "half')
     assert main([str(folder / "results"), str(folder / "runs")]) == 0
     return folder / "results/report/index.html", records
@@ -48,11 +51,18 @@ def texts(browser: Browser, selector: str) -> list[str]:
     return browser.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)")
 
 
+def type_into(browser: Browser, field: str, text: str) -> None:
+    browser.run(f"(() => {{ const f = {field}; f.value = '{text}'; f.dispatchEvent(new Event('input')); }})()")
+
+
 def test_it_opens_from_disk_without_complaints_and_asks_for_nothing_else(browser, page):
     assert browser.complaints == []
     assert [address for address in browser.requests if not address.startswith("data:")] == [page[0].as_uri()]
     assert texts(browser, ".facts li")[:2] == ["130 records", "129 finished"]
-    browser.wait("[...document.images].every(image => { image.scrollIntoView(); return image.complete && image.naturalWidth > 100; })")
+    browser.wait(
+        "[...document.images].every(image => "
+        "{ image.scrollIntoView(); return image.complete && image.naturalWidth > 100; })"
+    )
 
 
 def table(name: str) -> str:
@@ -82,18 +92,21 @@ def test_sorting_works_with_the_keyboard_alone(browser):
 
 
 def test_a_filter_hides_rows(browser):
-    script = f"(() => {{ const f = document.querySelector('{table('gsm8k')} .filter'); f.value = 'piss'; f.dispatchEvent(new Event('input')); }})()"
-    browser.run(script)
+    type_into(browser, f"document.querySelector('{table('gsm8k')} .filter')", "piss")
     assert texts(browser, f"{table('gsm8k')} tbody tr:not([hidden]) th") == ["pissa"]
 
 
 def test_the_list_of_runs_shows_a_hundred_filters_and_sorts(browser):
     assert len(texts(browser, "#run-list tbody tr")) == 100
     browser.run("document.getElementById('run-more').click()")
-    assert len(texts(browser, "#run-list tbody tr")) == 130 and browser.run("document.getElementById('run-more').hidden")
-    browser.run("(() => { const f = document.getElementById('run-filter'); f.value = 'EVA final'; f.dispatchEvent(new Event('input')); })()")
+    assert len(texts(browser, "#run-list tbody tr")) == 130 and browser.run(
+        "document.getElementById('run-more').hidden"
+    )
+    type_into(browser, "document.getElementById('run-filter')", "EVA final")
     assert texts(browser, "#run-count") == ["3 of 3 shown"]
-    score = "[...document.querySelectorAll('#run-list thead th')].find(h => h.textContent === 'score').firstElementChild"
+    score = (
+        "[...document.querySelectorAll('#run-list thead th')].find(h => h.textContent === 'score').firstElementChild"
+    )
     browser.run(f"{score}.click()")
     assert texts(browser, "#run-list tbody tr td:nth-child(9)") == ["0.72", "0.71", "0.7"]
 
@@ -105,7 +118,13 @@ def test_a_run_opens_with_curves_origin_and_samples_whose_markup_stays_text(brow
     assert browser.run("document.activeElement.id") == "run" and texts(browser, "#run h2") == ["lora on gsm8k, seed 0"]
     assert browser.run("document.querySelectorAll('#run svg polyline').length") == 2
     shown = texts(browser, "#run")[0]
-    assert MARKUP in shown and "second" in shown and "x" * 600 + " …" in shown and "secret" not in shown and "half" not in shown
+    assert (
+        MARKUP in shown
+        and "second" in shown
+        and "x" * 600 + " …" in shown
+        and "secret" not in shown
+        and "half" not in shown
+    )
     assert "method=lora task=gsm8k seed=0" in shown and "a" * 40 in shown and "train.lr" in shown
     failed = page[1][-1].run_id
     browser.run(f"location.hash = '#run/{failed}'")

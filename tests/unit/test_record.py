@@ -6,8 +6,8 @@ import pytest
 
 from eva_bench.records import record as module
 from eva_bench.records.record import load_record
+from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.tables.build import build_table
-from eva_bench.reporting.tables.cells import Archive
 from eva_bench.reporting.tables.spec import read_table
 from tests.conftest import CONF
 from tests.records import record

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from eva_bench.reporting import statistics
-from eva_bench.reporting.tables.cells import Archive, select
+from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.tables.selection import select
 from eva_bench.reporting.tables.spec import TableSpec
 from eva_bench.reporting.tables.summary import build_summary
 from tests.records import record
@@ -40,7 +41,10 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 
 
 def test_an_interval_needs_two_seeds_of_every_task_and_is_the_same_every_time():
-    assert statistics.mean_interval({"a": {0: 1.0}, "b": {0: 1.0, 1: 2.0}}) is None and statistics.mean_interval({}) is None
+    assert (
+        statistics.mean_interval({"a": {0: 1.0}, "b": {0: 1.0, 1: 2.0}}) is None
+        and statistics.mean_interval({}) is None
+    )
     scores = {"a": {0: 0.1, 1: 0.4, 2: 0.3}, "b": {0: 0.6, 1: 0.7}}
     assert statistics.iqm_interval(scores) == statistics.iqm_interval(scores)
 
@@ -55,13 +59,17 @@ def test_paired_p_by_hand():
     # differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), t = 3.4641 with 2 degrees of freedom: p = 0.0742
     assert statistics.paired_p({"a": {0: 1.0, 1: 2.0, 2: 3.0}}) == pytest.approx(0.07418, abs=1e-5)
     x = np.random.default_rng(2).normal(0.1, 1, 24)
-    assert statistics.paired_p({"a": dict(enumerate(x[:9])), "b": dict(enumerate(x[9:]))}) == pytest.approx(stats.ttest_1samp(x, 0).pvalue)
+    assert statistics.paired_p({"a": dict(enumerate(x[:9])), "b": dict(enumerate(x[9:]))}) == pytest.approx(
+        stats.ttest_1samp(x, 0).pvalue
+    )
     assert statistics.paired_p({"a": {0: 0.0, 1: 0.0}}) == 1.0 and statistics.paired_p({"a": {0: 0.1, 1: 0.1}}) == 0.0
     assert statistics.paired_p({"a": {0: 1.0}}) is None
 
 
 def test_holm_by_hand():
-    assert statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": None}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": None}) == pytest.approx(
+        {"a": 0.03, "c": 0.06, "b": 0.06}
+    )
     assert statistics.holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
 
 
@@ -71,7 +79,9 @@ def test_probability_of_improvement_by_hand_and_against_mann_whitney():
     assert statistics.probability_of_improvement(ours, theirs) == (0.625 + 1) / 2
     x, y = np.random.default_rng(1).normal(size=(2, 20)).round(1)
     expected = stats.mannwhitneyu(x, y).statistic / 400
-    assert statistics.probability_of_improvement({"a": dict(enumerate(x))}, {"a": dict(enumerate(y))}) == pytest.approx(expected)
+    assert statistics.probability_of_improvement({"a": dict(enumerate(x))}, {"a": dict(enumerate(y))}) == pytest.approx(
+        expected
+    )
     assert statistics.probability_of_improvement({"a": {0: 1.0}}, {"b": {0: 1.0}}) is None
 
 
@@ -79,15 +89,26 @@ def test_tied_with_best_needs_a_test_and_corrects_for_the_number_of_rows():
     best = {"t": {0: 0.9, 1: 0.8, 2: 0.85, 3: 0.9}}
     near = {"t": {0: 0.8, 1: 0.9, 2: 0.8, 3: 0.95}}
     far = {"t": {seed: score - 0.3 - seed / 100 for seed, score in best["t"].items()}}
-    assert statistics.tied_with_best({"best": best, "near": near, "far": far, "single": {"t": {0: 0.9}}}, "best") == {"near"}
+    assert statistics.tied_with_best({"best": best, "near": near, "far": far, "single": {"t": {0: 0.9}}}, "best") == {
+        "near"
+    }
 
 
 def test_summary_lines_count_collapses_and_compare_with_lora_on_the_same_seeds():
     spec = TableSpec.model_validate({
         "name": "x", "title": "X", "methods": ["lora", "eva"], "statistics": True,
-        "columns": [{"task": "gsm8k", "metric": "exact_match_strict", "title": "GSM8K"}, {"task": "gsm8k", "metric": "exact_match_flexible", "title": "again"}],
+        "columns": [
+            {"task": "gsm8k", "metric": "exact_match_strict", "title": "GSM8K"},
+            {"task": "gsm8k", "metric": "exact_match_flexible", "title": "again"},
+        ],
     })  # fmt: skip
-    records = [record("lora", 0, 0.5), record("lora", 1, 0.6), record("eva", 0, 0.6), record("eva", 1, 0.01), record("eva", 2, 0.7, status="failed")]
+    records = [
+        record("lora", 0, 0.5),
+        record("lora", 1, 0.6),
+        record("eva", 0, 0.6),
+        record("eva", 1, 0.01),
+        record("eva", 2, 0.7, status="failed"),
+    ]
     built = build_summary(select(Archive(records), spec, "pocket", "pocket_language"), "pocket_language")
     eva = dict(zip(built.header[1:], [cell.text for cell in built.lines[1].cells], strict=True))
     assert eva["tasks"] == "1" and eva["runs"] == "2"  # the second column is another metric of the same answers

@@ -12,10 +12,11 @@ import sys
 import pytest
 
 from eva_bench.records.store import Store
+from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.tables import main
 from eva_bench.reporting.tables.build import build_table
-from eva_bench.reporting.tables.cells import Archive, Value
 from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
+from eva_bench.reporting.tables.selection import Value
 from eva_bench.reporting.tables.spec import TableSpec, read_table, read_tables
 from eva_bench.system.errors import UserError
 from tests.conftest import CONF, ROOT
@@ -24,9 +25,15 @@ from tests.records import record
 GSM8K = read_table(CONF / "table/gsm8k.yaml")
 TWO_TASKS = TableSpec.model_validate({
     "name": "two", "title": "Two tasks", "methods": ["lora", "eva"],
-    "columns": [{"task": "glue/cola", "metric": "matthews", "title": "CoLA"}, {"task": "glue/rte", "metric": "accuracy", "title": "RTE"}],
+    "columns": [
+        {"task": "glue/cola", "metric": "matthews", "title": "CoLA"},
+        {"task": "glue/rte", "metric": "accuracy", "title": "RTE"},
+    ],
     "means": [{"title": "Average", "published": "Avg"}],
-    "published": [{"title": "RoBERTa", "where": {"paper": "eva", "table": "Table 2", "model": "RoBERTa-Large"}, "methods": {"lora": "LoRA"}}],
+    "published": [{
+        "title": "RoBERTa", "methods": {"lora": "LoRA"},
+        "where": {"paper": "eva", "table": "Table 2", "model": "RoBERTa-Large"},
+    }],
 })  # fmt: skip
 
 
@@ -63,7 +70,9 @@ def test_what_was_not_run_is_shown_as_not_run_and_published_numbers_stand_beside
     assert pissa["LLaMA-2-7B (PiSSA T2)"] == "53.22 ± 0.55"  # arXiv:2404.02948, table 2
     assert row(built, "lora")["LLaMA-2-7B (PiSSA T2)"] == "43.23 ± 0.64 (+6.8)"  # 50.0 - 43.23
     assert row(built, "svfit")["Llama-2-7B (EVA T8)"] == "–"
-    assert any(note.startswith("3 of 27 cells measured. 1 records, protocol 1, commits aaaaaaaaaa") for note in built.notes)
+    assert any(
+        note.startswith("3 of 27 cells measured. 1 records, protocol 1, commits aaaaaaaaaa") for note in built.notes
+    )
 
 
 def test_the_best_mean_of_a_column_is_bold_and_a_small_loss_is_good():
@@ -76,7 +85,11 @@ def test_the_best_mean_of_a_column_is_bold_and_a_small_loss_is_good():
 def test_what_a_paired_test_cannot_tell_from_the_best_is_underlined():
     noisy, worse = (0.80, 0.70, 0.90), (0.41, 0.50, 0.60)
     best = [record("full", seed, score) for seed, score in enumerate((0.90, 0.81, 0.82))]
-    records = best + [record("eva", s, x) for s, x in enumerate(noisy)] + [record("svfit", s, x - 0.3) for s, x in enumerate(worse)]
+    records = (
+        best
+        + [record("eva", s, x) for s, x in enumerate(noisy)]
+        + [record("svfit", s, x - 0.3) for s, x in enumerate(worse)]
+    )
     built = table(records)
     assert marks(built, "strict") == {"full": "best", "eva": "tied"}
     assert "<ins>80.0 ± 10.0</ins>" in to_markdown(built) and r"\underline{80.0 $\pm$ 10.0}" in to_latex(built)
@@ -100,7 +113,11 @@ def test_one_table_never_mixes_protocols():
 
 
 def test_scales_and_models_never_share_a_cell():
-    records = [record("lora", 0, 0.5), record("lora", 1, 0.9, scale="lite"), record("lora", 2, 0.7, spec={"model": {"name": "other"}})]
+    records = [
+        record("lora", 0, 0.5),
+        record("lora", 1, 0.9, scale="lite"),
+        record("lora", 2, 0.7, spec={"model": {"name": "other"}}),
+    ]
     assert row(table(records), "lora")["strict"] == "50.0"
     assert row(table(records, scale="lite"), "lora")["strict"] == "90.0"
     assert row(table(records, model="other"), "lora")["strict"] == "70.0"
@@ -119,12 +136,19 @@ def glue(method, seed, task, score):
 
 
 def test_an_average_is_taken_over_tasks_then_seeds_and_says_what_it_covers():
-    records = [glue("lora", 0, "cola", 0.5), glue("lora", 1, "cola", 0.6), glue("lora", 0, "rte", 0.7), glue("lora", 1, "rte", 0.9)]
+    records = [
+        glue("lora", 0, "cola", 0.5),
+        glue("lora", 1, "cola", 0.6),
+        glue("lora", 0, "rte", 0.7),
+        glue("lora", 1, "rte", 0.9),
+    ]
     built = table([*records, glue("eva", 0, "cola", 0.99)], TWO_TASKS)
     lora, eva = row(built, "lora"), row(built, "eva")
     assert lora["Average (2 tasks)"] == "67.5 ± 10.6"  # seed 0: 60, seed 1: 75
     assert eva["Average (2 tasks)"] == "99.0 (n=1) (1 of 2)" and eva["RTE"] == "–"
-    assert marks(built, "Average (2 tasks)") == {"lora": "best"}  # an average that lacks a task is none of the candidates
+    assert marks(built, "Average (2 tasks)") == {
+        "lora": "best"
+    }  # an average that lacks a task is none of the candidates
     assert marks(built, "CoLA")["eva"] == "best"
     assert row(built, "untrained")["Average (2 tasks)"] == "10.0"
     more = row(table([*records, glue("lora", 2, "cola", 0.0)], TWO_TASKS), "lora")
@@ -135,8 +159,13 @@ def test_published_numbers_of_several_tasks_get_lines_of_their_own():
     built = table([glue("lora", 0, "cola", 0.7), glue("lora", 0, "rte", 0.7)], TWO_TASKS)
     shown = row(built, "RoBERTa: LoRA")  # arXiv:2410.07170v5, table 2
     with (ROOT / "results/published/eva.csv").open(encoding="utf-8", newline="") as file:
-        printed = {r["task"]: r for r in csv.DictReader(file) if (r["table"], r["model"], r["method"]) == ("Table 2", "RoBERTa-Large", "LoRA")}
-    assert shown["CoLA"] == f"{printed['CoLA']['value']} ± {float(printed['CoLA']['std']):g} ({70 - float(printed['CoLA']['value']):+.1f})"
+        printed = {
+            r["task"]: r
+            for r in csv.DictReader(file)
+            if (r["table"], r["model"], r["method"]) == ("Table 2", "RoBERTa-Large", "LoRA")
+        }
+    mean, std = float(printed["CoLA"]["value"]), float(printed["CoLA"]["std"])
+    assert shown["CoLA"] == f"{printed['CoLA']['value']} ± {std:g} ({70 - mean:+.1f})"
     assert shown["Average (2 tasks)"].startswith(printed["Avg"]["value"])
 
 
@@ -148,7 +177,9 @@ def test_a_table_may_claim_runs_that_vary_a_setting_and_only_that_one():
     line = ["method=lora", "seed=0", "adapter.rank=2"]
     small = record("lora", 0, 0.3, spec={"adapter": {"rank": 2}}, origins={"command_line": line})
     usual = record("lora", 0, 0.5, spec={"adapter": {"rank": 8}})
-    other = record("lora", 0, 0.9, spec={"adapter": {"rank": 8}}, origins={"command_line": ["train.lr=1"]}, run_id="other")
+    other = record(
+        "lora", 0, 0.9, spec={"adapter": {"rank": 8}}, origins={"command_line": ["train.lr=1"]}, run_id="other"
+    )
     built = table([small, usual, other], spec)
     assert row(built, "lora, rank=2")["strict"] == "30.0" and row(built, "lora, rank=8")["strict"] == "50.0"
     assert row(table([small, usual]), "lora")["strict"] == "50.0"  # elsewhere the small rank is somebody's experiment
@@ -190,11 +221,15 @@ def test_order_of_records_does_not_matter_and_all_formats_agree():
 
 
 def test_markup_in_names_is_shown_not_obeyed():
-    spec = GSM8K.model_copy(update={"columns": [GSM8K.columns[0].model_copy(update={"title": r"a|b <b>$x_1$</b> \input{c} 5%"})]})
+    spec = GSM8K.model_copy(
+        update={"columns": [GSM8K.columns[0].model_copy(update={"title": r"a|b <b>$x_1$</b> \input{c} 5%"})]}
+    )
     built = table([record("lora", 0, 0.5)], spec)
     assert r"a\|b &lt;b>$x_1$&lt;/b>" in to_markdown(built)
     assert r"\$x\_1\$" in to_latex(built) and r"\textbackslash{}input\{c\} 5\%" in to_latex(built)
-    assert not re.search(r"[%#$\\{}]", to_numbers([built]).splitlines()[-1].split("}{")[0].removeprefix(r"\evabenchcell{"))
+    assert not re.search(
+        r"[%#$\\{}]", to_numbers([built]).splitlines()[-1].split("}{")[0].removeprefix(r"\evabenchcell{")
+    )
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
@@ -202,10 +237,18 @@ def test_latex_accepts_every_committed_table_and_every_number(tmp_path):
     tables = sorted((ROOT / "results/tables").glob("*-*.tex"))
     cells = re.findall(r"^\\evabenchcell\{([^}]*)\}", (ROOT / "results/tables/numbers.tex").read_text(), re.MULTILINE)
     assert len(tables) > 10 and len(cells) > 100
-    lines = [r"\documentclass{article}\usepackage{booktabs}", rf"\input{{{ROOT}/results/tables/numbers.tex}}", r"\begin{document}"]
-    lines += [rf"\input{{{path}}}" for path in tables] + [rf"\evabench{{{cell}}}" for cell in cells] + [r"\end{document}"]
+    lines = [
+        r"\documentclass{article}\usepackage{booktabs}",
+        rf"\input{{{ROOT}/results/tables/numbers.tex}}",
+        r"\begin{document}",
+    ]
+    lines += (
+        [rf"\input{{{path}}}" for path in tables] + [rf"\evabench{{{cell}}}" for cell in cells] + [r"\end{document}"]
+    )
     (tmp_path / "all.tex").write_text("\n\n".join(lines))
-    done = subprocess.run(["pdflatex", "-halt-on-error", "all.tex"], cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "all.tex"], cwd=tmp_path, capture_output=True, text=True, errors="replace"
+    )
     assert done.returncode == 0, done.stdout[-1500:]
 
 
@@ -244,14 +287,21 @@ def test_make_tables_writes_every_format_twice_the_same_without_torch(tmp_path):
     stale = tmp_path / "tables" / "gone.md"
     stale.parent.mkdir()
     stale.write_text("a table that no longer exists")
-    code = "import sys; from eva_bench.reporting.tables import main; code = main(sys.argv[1:]); sys.exit(9 if 'torch' in sys.modules else code)"
+    code = (
+        "import sys; from eva_bench.reporting.tables import main; code = main(sys.argv[1:]); "
+        "sys.exit(9 if 'torch' in sys.modules else code)"
+    )
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in ("broken", "foreign", "old"):
         assert f"{name}.json is not a readable record" in done.stderr
     written = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
-    assert {name.rpartition(".")[2] for name in written} == {"md", "csv", "tex"} and "numbers.tex" in written and "gone.md" not in written
+    assert (
+        {name.rpartition(".")[2] for name in written} == {"md", "csv", "tex"}
+        and "numbers.tex" in written
+        and "gone.md" not in written
+    )
     assert main([str(tmp_path)]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()} == written
 
@@ -266,8 +316,13 @@ METRICS = {"exact_match_strict": 0.5, "exact_match_flexible": 0.5, "reference_lo
 
 def test_a_reference_beside_the_methods_and_a_typo_in_it():
     spec = GSM8K.model_copy(update={"reference": "expert"})
-    shown = table([record("lora", seed, 0.5, metrics=METRICS | {"expert_exact_match_strict": 0.9}) for seed in (0, 1)], spec)
-    assert row(shown, "expert")["strict"] == "90.0" and [line.title for line in shown.lines][:2] == ["untrained", "expert"]
+    shown = table(
+        [record("lora", seed, 0.5, metrics=METRICS | {"expert_exact_match_strict": 0.9}) for seed in (0, 1)], spec
+    )
+    assert row(shown, "expert")["strict"] == "90.0" and [line.title for line in shown.lines][:2] == [
+        "untrained",
+        "expert",
+    ]
     with pytest.raises(UserError, match="no record has metrics of the reference 'expert'"):
         table([record("lora", 0, 0.5)], spec)
 
@@ -276,7 +331,7 @@ def test_collapsed_is_not_better_than_before_unless_before_was_perfect():
     from eva_bench.reporting.tables.summary import _collapsed
 
     def collapsed(before: float, after: float) -> bool:
-        return _collapsed(record("lora", 0, after, metrics_before={"exact_match_strict": before}))
+        return _collapsed(Run.of(record("lora", 0, after, metrics_before={"exact_match_strict": before})))
 
     assert [collapsed(0.2, 0.1), collapsed(0.2, 0.2), collapsed(0.2, 0.3)] == [True, True, False]
     assert [collapsed(1.0, 1.0), collapsed(1.0, 0.9)] == [False, True]

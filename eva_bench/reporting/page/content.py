@@ -11,14 +11,15 @@ from typing import Any
 
 import matplotlib
 
-from eva_bench.reporting.figures.draw import STYLE, drawings
+from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.figures import drawings
+from eva_bench.reporting.figures.style import STYLE
 from eva_bench.reporting.page.runs import run_index, runs_as_json
 from eva_bench.reporting.tables.build import MISSING, Table
-from eva_bench.reporting.tables.cells import Archive
 from eva_bench.reporting.tables.command import all_tables
 from eva_bench.reporting.tables.notes import origin
 from eva_bench.reporting.tables.spec import read_tables
-from eva_bench.system.paths import CONF
+from eva_bench.system.paths import choices
 
 
 def content(archive: Archive, runs_dir: Path) -> dict[str, Any]:
@@ -27,26 +28,25 @@ def content(archive: Archive, runs_dir: Path) -> dict[str, Any]:
     first = [table for table in tables if table.name.startswith("overall")]
     return {
         "facts": _facts(archive),
-        "origin": origin(archive.records) if archive.records else "No records yet.",
+        "origin": origin(archive.runs) if archive.runs else "No records yet.",
         "tables": [*first, *(table for table in tables if table not in first)],
         "figures": list(_figures(archive)),
-        "index": run_index(archive.records),
-        "runs": runs_as_json(archive.records, runs_dir),
+        "index": run_index(archive.runs),
+        "runs": runs_as_json(archive.runs, runs_dir),
         "not_run": not_run(archive, tables),
-        "unfinished": [record for record in archive.records if record.status != "ok"],
+        "unfinished": [run for run in archive.runs if run.status != "ok"],
     }
 
 
 def _facts(archive: Archive) -> dict[str, int]:
     """The numbers at the top of the page."""
-    records = archive.records
-    done = [record for record in records if record.status == "ok"]
+    done = [run for run in archive.runs if run.status == "ok"]
     return {
-        "records": len(records),
+        "records": len(archive.runs),
         "finished": len(done),
-        "tasks": len({record.task for record in done}),
-        "methods": len({record.method for record in done}),
-        "seeds": len({record.seed for record in done if record.spec["stage"] == "final"}),
+        "tasks": len({run.task for run in done}),
+        "methods": len({run.method for run in done}),
+        "seeds": len({run.seed for run in done if run.stage == "final"}),
     }
 
 
@@ -63,8 +63,7 @@ def _figures(archive: Archive) -> Iterator[dict[str, str]]:
 def not_run(archive: Archive, tables: list[Table]) -> list[str]:
     """Scales and tables without any record, and methods that lack cells of a table that has some."""
     lines = []
-    scales = {path.stem for path in (CONF / "scale").glob("*.yaml")}
-    if idle := sorted(scales - {scale for scale, _ in archive.places()}):
+    if idle := sorted(set(choices("scale")) - set(archive.scales())):
         lines.append(f"Nothing has been run at scale {', '.join(idle)}.")
     present = {table.name for table in tables}
     if absent := [f"{table.title} ({table.name})" for table in read_tables() if table.name not in present]:
@@ -78,8 +77,12 @@ def not_run(archive: Archive, tables: list[Table]) -> list[str]:
             if line.kind == "ours":
                 gaps[line.title] = sum(cell.text == MISSING for cell in line.cells[: len(columns)])
         whole = [title for title, missing in gaps.items() if missing == len(columns)]
-        part = [f"{title} ({missing} of {len(columns)})" for title, missing in gaps.items() if 0 < missing < len(columns)]
-        missing = [f"no runs of {', '.join(whole)}"] * bool(whole) + [f"cells missing for {', '.join(part)}"] * bool(part)
+        part = [
+            f"{title} ({missing} of {len(columns)})" for title, missing in gaps.items() if 0 < missing < len(columns)
+        ]
+        missing = [f"no runs of {', '.join(whole)}"] * bool(whole) + [f"cells missing for {', '.join(part)}"] * bool(
+            part
+        )
         if missing:
             lines.append(f"{table.title}: {'; '.join(missing)}.")
     return lines

@@ -1,4 +1,4 @@
-"""Runs as the page carries them: one line each for the list, one JSON each that is read when a run is opened. No torch here."""
+"""Runs as the page carries them: a line each for the list, a JSON each for when a run is opened. No torch here."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from typing import Any
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from eva_bench.records.record import Record
+from eva_bench.reporting.archive import Run
+from eva_bench.reporting.tables.facts import FACTS
 
 POINTS = 60  # of a curve
 SAMPLES = 3
 CHARACTERS = 600  # of one text of a sample
 
-COLUMNS = ("run", "task", "method", "scale", "seed", "stage", "status", "metric", "score", "before", "parameters", "lr", "train s", "finished")
+COLUMNS = (
+    *("run", "task", "method", "scale", "seed", "stage", "status", "metric", "score", "before", "parameters", "lr"),
+    *("train s", "finished"),
+)
 
 
-def run_index(records: Sequence[Record]) -> Markup:
+def run_index(runs: Sequence[Run]) -> Markup:
     """Columns and rows of the list of runs, as JSON that is safe inside a script element."""
-    return _json({"columns": COLUMNS, "rows": [_line(record) for record in records]})
+    return _json({"columns": COLUMNS, "rows": [_line(run) for run in runs]})
 
 
-def _line(record: Record) -> list[Any]:
-    primary = record.spec["task"].get("primary")
-    train = record.costs.get("train", {})
-    return [
-        record.run_id, record.task, record.method, record.scale, record.seed, record.spec["stage"], record.status, primary,
-        _short(record.metrics.get(primary)), _short(record.metrics_before.get(primary)), record.trainable_parameters,
-        record.spec["train"].get("lr"), None if record.reused.get("train") else train.get("seconds"), (record.finished or "")[:16],
-    ]  # fmt: skip
+def _line(run: Run) -> list[Any]:
+    who = [run.run_id, run.task, run.method, run.scale, run.seed, run.stage, run.status, run.primary]
+    scores = [_short(run.metrics.get(run.primary)), _short(run.metrics_before.get(run.primary))]
+    return [*who, *scores, run.trainable_parameters, run.lr, FACTS["train_seconds"](run), (run.finished or "")[:16]]
 
 
-def runs_as_json(records: Sequence[Record], runs_dir: Path) -> dict[str, Any]:
+def runs_as_json(runs: Sequence[Run], runs_dir: Path) -> dict[str, Any]:
     """Everything about every run; what many runs share (settings, versions, machine) stands once.
 
     Returns:
-        shared: JSON of the list of shared parts; each: run_id -> JSON whose `settings` and `made_with` are positions in it.
+        shared: JSON of the list of shared parts; each: run_id -> JSON whose `settings` and `made_with` are
+        positions in it.
     """
     shared: dict[str, int] = {}
 
@@ -47,34 +48,52 @@ def runs_as_json(records: Sequence[Record], runs_dir: Path) -> dict[str, Any]:
         return shared.setdefault(json.dumps(part, sort_keys=True), len(shared))
 
     each = {}
-    for record in records:
-        settings = _flat({key: value for key, value in record.spec.items() if key != "seed"})
-        made_with = {**record.packages, **{str(key): value for key, value in record.hardware.items()}}
-        each[record.run_id] = _json(_detail(record, runs_dir) | {"settings": once(settings), "made_with": once(made_with)})
+    for run in runs:
+        made_with = {**run.packages, **{str(key): value for key, value in run.hardware.items()}}
+        shared_parts = {"settings": once(run.settings), "made_with": once(made_with)}
+        each[run.run_id] = _json(_detail(run, runs_dir) | shared_parts)
     return {"shared": _json([json.loads(part) for part in shared]), "each": each}
 
 
-def _detail(record: Record, runs_dir: Path) -> dict[str, Any]:
-    ranks = record.ranks
+def _detail(run: Run, runs_dir: Path) -> dict[str, Any]:
+    scores = {name: [_short(run.metrics_before.get(name)), _short(value)] for name, value in run.metrics.items()}
+    costs = {p: [c.get("seconds"), c.get("peak_bytes"), bool(run.reused.get(p))] for p, c in run.costs.items()}
     return {
-        "title": f"{record.method} on {record.task}, seed {record.seed}",
-        "status": record.status,
-        "error": record.error,
-        "metrics": {name: [_short(record.metrics_before.get(name)), _short(value)] for name, value in record.metrics.items()},
-        "curve": [[_short(number) for number in point[:3]] for point in _thinned(record.curve)],
-        "costs": {phase: [cost.get("seconds"), cost.get("peak_bytes"), bool(record.reused.get(phase))] for phase, cost in record.costs.items()},
-        "counts": {
-            "trained parameters": record.trainable_parameters, "adapter bytes": record.adapter_bytes, "steps": record.steps,
-            "tokens": record.tokens, "times resumed": record.resumed,
-            "ranks": f"{min(ranks.values())} to {max(ranks.values())} in {len(ranks)} layers" if ranks else None,
-        },
-        "origin": {
-            "commit": record.code.get("commit"), "uncommitted changes": record.code.get("dirty"), "finished": record.finished,
-            "command line": " ".join(record.origins.get("command_line", [])), "tuned values": ", ".join(record.origins.get("tuned", [])),
-            "suite": record.origins.get("suite"), "protocol": record.spec.get("protocol"), "run_id": record.run_id,
-        },
-        "samples": read_samples(runs_dir / record.run_id / "samples.jsonl"),
-    }  # fmt: skip
+        "title": f"{run.method} on {run.task}, seed {run.seed}",
+        "status": run.status,
+        "error": run.error,
+        "metrics": scores,
+        "curve": [[_short(number) for number in point[:3]] for point in _thinned(run.curve)],
+        "costs": costs,
+        "counts": _counts(run),
+        "origin": _origin(run),
+        "samples": read_samples(runs_dir / run.run_id / "samples.jsonl"),
+    }
+
+
+def _counts(run: Run) -> dict[str, Any]:
+    ranks = run.ranks
+    return {
+        "trained parameters": run.trainable_parameters,
+        "adapter bytes": run.adapter_bytes,
+        "steps": run.steps,
+        "tokens": run.tokens,
+        "times resumed": run.resumed,
+        "ranks": f"{min(ranks.values())} to {max(ranks.values())} in {len(ranks)} layers" if ranks else None,
+    }
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    return {
+        "commit": run.code.get("commit"),
+        "uncommitted changes": run.code.get("dirty"),
+        "finished": run.finished,
+        "command line": " ".join(run.command_line),
+        "tuned values": ", ".join(run.origins.get("tuned", [])),
+        "suite": run.origins.get("suite"),
+        "protocol": run.protocol,
+        "run_id": run.run_id,
+    }
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
@@ -84,7 +103,8 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in itertools.islice(file, SAMPLES):
                 sample = json.loads(line)
-                samples.append({k: _cut(v) for k, v in sample.items() if isinstance(v, (str, int, float, bool)) and "sha256" not in k})
+                plain = {k: v for k, v in sample.items() if isinstance(v, (str, int, float, bool))}
+                samples.append({k: _cut(v) for k, v in plain.items() if "sha256" not in k})
     except (OSError, ValueError, AttributeError):
         pass  # no samples here, or a file that ends within a line: what was read is shown
     return samples
@@ -108,16 +128,8 @@ def _short(value: float | None) -> float | str | None:
     return float(f"{value:.4g}") if abs(value) < float("inf") else str(value)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'train': {'lr': 1}} -> {'train.lr': 1}; values that are not set are left out."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _json(value: Any) -> Markup:
-    return htmlsafe_json_dumps(value, dumps=lambda content, **_: json.dumps(content, separators=(",", ":"), ensure_ascii=False))
+    def dumps(content: Any, **_: Any) -> str:
+        return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+
+    return htmlsafe_json_dumps(value, dumps=dumps)

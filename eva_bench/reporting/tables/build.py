@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import mean
 
+from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.statistics import tied_with_best
-from eva_bench.reporting.tables.cells import Archive, Selection, Value, select
+from eva_bench.reporting.tables.facts import FACTS
 from eva_bench.reporting.tables.notes import notes
 from eva_bench.reporting.tables.published import Number, published_numbers
+from eva_bench.reporting.tables.selection import Selection, Value, select
 from eva_bench.reporting.tables.spec import UNITS, Column, Mean, Row, TableSpec
 
 MISSING = "–"
@@ -16,7 +18,7 @@ MISSING = "–"
 
 @dataclass
 class Cell:
-    """What is shown, what it sorts by, and how it compares: best of its column, or not told apart from the best."""
+    """What is shown, what it sorts by, and how it compares: best of its column, or no significant difference to it."""
 
     text: str = MISSING
     sort: float | None = None
@@ -46,6 +48,7 @@ class Table:
 
     @property
     def file(self) -> str:
+        """Name of its files, without suffix."""
         return "-".join(filter(None, (self.name, self.scale, self.model)))
 
 
@@ -67,9 +70,18 @@ def assemble(selection: Selection, model: str | None) -> Table:
     most = max((value.n for value in values.values() if value), default=0)
     blocks = {block.title: published_numbers(block) for block in table.published}
     beside = _column_of_published(columns, blocks)
-    header = ["method", *(_heading(selection, column) for column in columns), "seeds", "parameters", "init s", "train s"]
+    header = [
+        "method",
+        *(_heading(selection, column) for column in columns),
+        "seeds",
+        "parameters",
+        "init s",
+        "train s",
+    ]
     header += list(blocks) if beside else []
-    beside_methods = {"untrained": selection.untrained} | ({table.reference: selection.reference} if table.reference else {})
+    beside_methods = {"untrained": selection.untrained} | (
+        {table.reference: selection.reference} if table.reference else {}
+    )
     lines = []
     for title, find in beside_methods.items():
         cells = [_cell(find(column), unit(table, column)) for column in columns]
@@ -79,7 +91,10 @@ def assemble(selection: Selection, model: str | None) -> Table:
         cells += _costs(selection, row)
         if beside:
             ours = values[row.title, beside.title]
-            cells += [_published_cell(numbers.get((row.title, beside.name_in_papers)), beside, ours, table) for numbers in blocks.values()]
+            cells += [
+                _published_cell(numbers.get((row.title, beside.name_in_papers)), beside, ours, table)
+                for numbers in blocks.values()
+            ]
         lines.append(Line(row.title, cells))
     _mark(selection, columns, values, lines)
     if not beside:
@@ -97,6 +112,7 @@ def unit(table: TableSpec, column: Column | Mean) -> tuple[float, int]:
 
 
 def number(value: float, factor_digits: tuple[float, int]) -> str:
+    """A number in the unit of its column."""
     factor, digits = factor_digits
     return f"{value * factor:.{digits}f}"
 
@@ -121,16 +137,20 @@ def _heading(selection: Selection, column: Column | Mean) -> str:
 
 def _costs(selection: Selection, row: Row) -> list[Cell]:
     """Seeds, trained parameters, and the mean seconds of initialisation and training where they were computed."""
-    records = selection.records(row)
+    runs = selection.runs(row)
     seeds = {len(cell) for (title, _), cell in selection.cells.items() if title == row.title}
-    cells = [count_range(seeds or {0}), count_range({record.trainable_parameters for record in records if record.trainable_parameters})]
-    for phase in ("init", "train"):
-        seconds = [r.costs[phase]["seconds"] for r in records if phase in r.costs and not r.reused.get(phase)]
+    cells = [
+        count_range(seeds or {0}),
+        count_range({run.trainable_parameters for run in runs if run.trainable_parameters}),
+    ]
+    for fact in ("init_seconds", "train_seconds"):
+        seconds = [value for run in runs if (value := FACTS[fact](run)) is not None]
         cells.append(Cell(f"{mean(seconds):.1f}", mean(seconds)) if seconds else Cell())
     return cells
 
 
 def count_range(counts: set[int]) -> Cell:
+    """`3`, or `2 to 3`; empty where nothing was counted."""
     if not counts:
         return Cell()
     low, high = min(counts), max(counts)
@@ -138,7 +158,7 @@ def count_range(counts: set[int]) -> Cell:
 
 
 def _mark(selection: Selection, columns: list, values: dict, lines: list[Line]) -> None:
-    """Bold for the best mean of a column, underlined for what a paired test cannot tell apart from it.
+    """Bold for the best mean of a column, underlined where a paired test finds no significant difference to it.
 
     Averages that lack tasks take no part: they are means of something else.
     """
@@ -147,11 +167,18 @@ def _mark(selection: Selection, columns: list, values: dict, lines: list[Line]) 
     for index, column in enumerate(columns):
         parts = selection.parts(column) if isinstance(column, Mean) else [column]
         sign = {"max": 1, "min": -1, "none": 0}[parts[0].best]
-        means = {title: sign * values[title, column.title].mean for title in rows if (v := values[title, column.title]) and v.complete}
+        means = {
+            title: sign * values[title, column.title].mean
+            for title in rows
+            if (v := values[title, column.title]) and v.complete
+        }
         if not sign or not means:
             continue
         best = max(means.values())
-        scores = {title: {part.title: found for part in parts if (found := selection.scores(rows[title], part))} for title in means}
+        scores = {
+            title: {part.title: found for part in parts if (found := selection.scores(rows[title], part))}
+            for title in means
+        }
         leaders = [title for title in means if means[title] == best]
         for title in tied_with_best(scores, leaders[0]) - set(leaders):
             by_title[title].cells[index].mark = "tied"
@@ -160,7 +187,7 @@ def _mark(selection: Selection, columns: list, values: dict, lines: list[Line]) 
 
 
 def _column_of_published(columns: list[Column | Mean], blocks: dict[str, dict]) -> Column | Mean | None:
-    """The one column that has published numbers, which then stand beside ours; None where several have: those get lines."""
+    """The one column with published numbers, which stand beside ours; None where several have: those get lines."""
     names = {name for numbers in blocks.values() for _, name in numbers}
     found = [column for column in columns if column.name_in_papers in names]
     return found[0] if len(found) == 1 else None
@@ -181,6 +208,15 @@ def _published_lines(table: TableSpec, columns: list, blocks: dict, values: dict
         for row in table.rows:
             if row.title not in block.methods:
                 continue
-            cells = [_published_cell(numbers.get((row.title, c.name_in_papers)), c, values[row.title, c.title], table) for c in columns]
-            lines.append(Line(f"{block.title}: {block.methods[row.title]}", cells + [Cell() for _ in range(width - 1 - len(cells))], "published"))
+            cells = [
+                _published_cell(numbers.get((row.title, c.name_in_papers)), c, values[row.title, c.title], table)
+                for c in columns
+            ]
+            lines.append(
+                Line(
+                    f"{block.title}: {block.methods[row.title]}",
+                    cells + [Cell() for _ in range(width - 1 - len(cells))],
+                    "published",
+                )
+            )
     return lines

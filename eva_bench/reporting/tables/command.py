@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eva_bench.records.store import Store
+from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.tables.build import Table, assemble
-from eva_bench.reporting.tables.cells import Archive, Selection, select
 from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
+from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import TableSpec, read_tables
 from eva_bench.reporting.tables.summary import build_summary
 from eva_bench.system.errors import UserError
@@ -24,10 +24,8 @@ def selections(archive: Archive, specs: Sequence[TableSpec]) -> Iterator[tuple[S
         UserError: see select.
     """
     for spec in specs:
-        places = archive.places()
-        if spec.across_models:
-            places = [(scale, None) for scale in sorted({scale for scale, _ in places})]
-        for scale, model in places:
+        pairs = [(scale, None) for scale in archive.scales()] if spec.across_models else archive.scales_and_models()
+        for scale, model in pairs:
             selection = select(archive, spec, scale, model)
             if selection.compares:
                 yield selection, model
@@ -60,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = Path(next(iter(sys.argv[1:] if arguments is None else arguments), "results"))
     folder = results / "tables"
     try:
-        tables = all_tables(Archive(Store(results).read_all()))
+        tables = all_tables(Archive.load(results))
         if tables:
             write_tables(tables, folder)
     except UserError as error:
@@ -72,5 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if tables:
         print("\n".join(f"{folder / table.file}.md: {table.title}" for table in tables))
     else:
-        print(f"no tables: {results / 'records'} holds no finished runs of a table (python run.py method=eva task=gsm8k makes one)")
+        hint = "python run.py method=eva task=gsm8k makes one"
+        print(f"no tables: {results / 'records'} holds no finished runs of a table ({hint})")
     return 0

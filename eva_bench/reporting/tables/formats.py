@@ -10,14 +10,29 @@ from collections.abc import Iterable
 from eva_bench.reporting.tables.build import Cell, Table
 
 LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_", "^": r"\^{}",
-    "~": r"\~{}", "±": r"$\pm$", "–": "--", "≥": r"$\geq$", "<": r"$<$", ">": r"$>$", "…": r"\ldots{}",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\^{}",
+    "~": r"\~{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "≥": r"$\geq$",
+    "<": r"$<$",
+    ">": r"$>$",
+    "…": r"\ldots{}",
+}
 
 MINUS = re.compile(r"(?<![\w.)])-(?=\d)")
 
-NUMBERS_HEAD = r"""% Written by `make tables`. \evabench{<table>/<row>/<column>} is the number of that cell; an unknown name is an error.
-\providecommand{\evabench}[1]{\ifcsname evabench/#1\endcsname\csname evabench/#1\endcsname\else\errmessage{no such cell: #1}\fi}
+NUMBERS_HEAD = r"""% Written by `make tables`. \evabench{<table>/<row>/<column>} is that cell, an unknown one an error.
+\providecommand{\evabench}[1]{%
+  \ifcsname evabench/#1\endcsname\csname evabench/#1\endcsname\else\errmessage{no such cell: #1}\fi}
 \providecommand{\evabenchcell}[2]{\expandafter\def\csname evabench/#1\endcsname{#2}}
 """
 
@@ -42,7 +57,12 @@ def to_markdown(table: Table) -> str:
     def show(cell: Cell) -> str:
         return wrap[cell.mark].format(markdown(cell.text))
 
-    lines = [f"# {table.title}", "", "| " + " | ".join(map(markdown, table.header)) + " |", "|" + " --- |" * len(table.header)]
+    lines = [
+        f"# {table.title}",
+        "",
+        "| " + " | ".join(map(markdown, table.header)) + " |",
+        "|" + " --- |" * len(table.header),
+    ]
     for line in table.lines:
         title = f"*{markdown(line.title)}*" if line.kind == "published" else markdown(line.title)
         lines.append("| " + " | ".join([title, *map(show, line.cells)]) + " |")
@@ -59,11 +79,14 @@ def to_latex(table: Table) -> str:
         if line.kind != kind:
             lines.append(r"\midrule")
         kind = line.kind
-        lines.append(" & ".join([latex(line.title), *(wrap[cell.mark].format(latex(cell.text)) for cell in line.cells)]) + r" \\")
+        lines.append(
+            " & ".join([latex(line.title), *(wrap[cell.mark].format(latex(cell.text)) for cell in line.cells)]) + r" \\"
+        )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]) + "\n"
 
 
 def to_csv(table: Table) -> str:
+    """Header and lines, without marks and notes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.header)
@@ -76,9 +99,11 @@ def to_numbers(tables: Iterable[Table]) -> str:
     lines = [
         rf"\evabenchcell{{{_key(table.file, line.title, column)}}}{{{latex(cell.text)}}}"
         for table in tables
-        for line in table.lines if line.kind != "published"
-        for column, cell in zip(table.header[1:], line.cells, strict=True) if cell.sort is not None
-    ]  # fmt: skip
+        for line in table.lines
+        if line.kind != "published"
+        for column, cell in zip(table.header[1:], line.cells, strict=True)
+        if cell.sort is not None
+    ]
     return NUMBERS_HEAD + "\n".join(lines) + "\n"
 
 

@@ -4,70 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eva_bench.records.record import Record
-from eva_bench.reporting.tables.cells import Selection
+from eva_bench.reporting.archive import Run
+from eva_bench.reporting.tables.selection import Selection
+
+READING = (
+    "Mean ± sample standard deviation over seeds. Bold: the best mean of a column. Underlined: no significant "
+    "difference to it (paired t test over the common seeds, for an average over all pairs of task and seed; Holm's "
+    "correction over the rows; p ≥ 0.05). An average is taken over tasks first, then over seeds."
+)
+PUBLISHED = "Published numbers as the papers print them, on the real tasks; in brackets ours minus published."
+NO_REPRODUCTION = " At this scale model and data differ, so the difference is not a reproduction error."
+POCKET = (
+    "Pocket numbers show how the code and the methods behave on small stand-ins. "
+    "They say nothing about the real benchmark."
+)
 
 
 def notes(selection: Selection, measured: int, cells: int) -> list[str]:
     """How to read the table, its records, what is set aside, and what pocket numbers mean."""
-    table, records = selection.table, selection.used
-    lines = [
-        "Mean ± sample standard deviation over seeds. Bold: the best mean of a column. Underlined: not told apart from it (paired t "
-        "test over the common seeds, for an average over all pairs of task and seed; Holm's correction over the rows; p ≥ 0.05). "
-        "An average is taken over tasks first, then over seeds.",
-        f"{measured} of {cells} cells measured. {origin(records)}",
-        conditions(records),
-    ]
+    table, runs = selection.table, selection.used
+    lines = [READING, f"{measured} of {cells} cells measured. {origin(runs)}", conditions(runs)]
     if table.published:
-        lines.append(
-            "Published numbers as the papers print them, on the real tasks; in brackets ours minus published."
-            + ("" if selection.scale == "paper" else " At this scale model and data are others: the bracket is no reproduction error.")
-        )
-    lines += [*table.notes, *caveats(selection)]
-    return lines
+        lines.append(PUBLISHED + ("" if selection.scale == "paper" else NO_REPRODUCTION))
+    return [*lines, *table.notes, *caveats(selection)]
 
 
 def caveats(selection: Selection) -> list[str]:
     """What pocket numbers mean, and records that no cell shows."""
     lines = []
     if selection.scale == "pocket":
-        lines.append("Pocket numbers show how the code and the methods behave on small stand-ins. They say nothing about the real benchmark.")
+        lines.append(POCKET)
     if selection.failed:
-        names = ", ".join(sorted(record.run_id for record in selection.failed)[:5])
-        lines.append(f"{len(selection.failed)} runs failed and have no score: {names}{' …' if len(selection.failed) > 5 else ''}.")
+        names = ", ".join(sorted(run.run_id for run in selection.failed)[:5])
+        more = " …" if len(selection.failed) > 5 else ""
+        lines.append(f"{len(selection.failed)} runs failed and have no score: {names}{more}.")
     if selection.aside:
         lines.append(f"{selection.aside} records with other settings or of other methods are set aside.")
     return lines
 
 
-def origin(records: Sequence[Record]) -> str:
+def origin(runs: Sequence[Run]) -> str:
     """Number of records, protocol, range of commits and of days."""
-    protocols = sorted({record.spec["protocol"] for record in records})
-    in_order = sorted(records, key=lambda record: (record.finished or "", record.run_id))
-    commits = list(dict.fromkeys((record.code.get("commit") or "unknown")[:10] for record in in_order))
-    days = list(dict.fromkeys(record.finished[:10] for record in in_order if record.finished))
-    text = f"{len(records):,} records, protocol {', '.join(map(str, protocols))}, commits {' to '.join(_ends(commits))}"
+    protocols = sorted({run.protocol for run in runs})
+    in_order = sorted(runs, key=lambda run: (run.finished or "", run.run_id))
+    commits = list(dict.fromkeys((run.code.get("commit") or "unknown")[:10] for run in in_order))
+    days = list(dict.fromkeys(run.finished[:10] for run in in_order if run.finished))
+    text = f"{len(runs):,} records, protocol {', '.join(map(str, protocols))}, commits {' to '.join(_ends(commits))}"
     if len(commits) > 2:
         text += f" ({len(commits)})"
-    if any(record.code.get("dirty") for record in records):
+    if any(run.code.get("dirty") for run in runs):
         text += ", some with uncommitted changes"
     return f"{text}, finished {' to '.join(_ends(days))}." if days else f"{text}."
 
 
-def conditions(records: Sequence[Record]) -> str:
+def conditions(runs: Sequence[Run]) -> str:
     """Model, training data, which tokens count in the loss, and the number of scored rows."""
-    models = sorted({record.spec["identity"]["model"]["checkpoint"] for record in records})
-    data = sorted({record.spec["identity"]["data"]["name"] for record in records})
-    losses = sorted({_loss(record) for record in records})
-    rows = sorted({int(record.metrics["samples"]) for record in records if "samples" in record.metrics})
-    text = f"Model {', '.join(models)}; training data {', '.join(data) if len(data) < 4 else f'{len(data)} data sets'}; loss on {' / '.join(losses)}"
+    models = sorted({run.checkpoint for run in runs})
+    data = sorted({run.data_name for run in runs})
+    losses = sorted({_loss(run) for run in runs})
+    rows = sorted({int(run.metrics["samples"]) for run in runs if "samples" in run.metrics})
+    data_text = ", ".join(data) if len(data) < 4 else f"{len(data)} data sets"
+    text = f"Model {', '.join(models)}; training data {data_text}; loss on {' / '.join(losses)}"
     return text + (f"; {' to '.join(f'{n:,}' for n in _ends(rows))} scored rows." if rows else ".")
 
 
-def _loss(record: Record) -> str:
-    if record.spec["model"].get("kind", "language") != "language":
-        return {"classifier": "labels", "vision": "labels", "decision": "actions"}[record.spec["model"]["kind"]]
-    return "prompt and answer" if record.spec["train"]["loss_on_prompt"] else "the answer only"
+def _loss(run: Run) -> str:
+    if run.model_kind != "language":
+        return {"classifier": "labels", "vision": "labels", "decision": "actions"}[run.model_kind]
+    return "prompt and answer" if run.loss_on_prompt else "the answer only"
 
 
 def _ends(values: Sequence) -> list:

@@ -14,11 +14,18 @@ from eva_bench.system.paths import CONF
 
 # unit -> (factor, digits)
 UNITS = {
-    "percent": (100, 1), "number": (1, 3), "rate": (1, 2), "million": (1e-6, 3), "seconds": (1, 1), "gigabytes": (1e-9, 2),
-}  # fmt: skip
+    "percent": (100, 1),
+    "number": (1, 3),
+    "rate": (1, 2),
+    "million": (1e-6, 3),
+    "seconds": (1, 1),
+    "gigabytes": (1e-9, 2),
+}
 
 
 class Strict(BaseModel):
+    """Frozen, and nothing but its fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -42,11 +49,12 @@ class Column(Strict):
 
     @property
     def name_in_papers(self) -> str:
+        """The title, or what the papers say instead."""
         return self.published or self.title
 
 
 class Mean(Strict):
-    """A column that averages others, by title: over tasks per seed, then over seeds. Its unit is theirs if not given."""
+    """A column that averages others, by title: over tasks per seed, then over seeds. Default unit: theirs."""
 
     title: str
     of: list[str] | Literal["all"] = "all"
@@ -55,11 +63,12 @@ class Mean(Strict):
 
     @property
     def name_in_papers(self) -> str:
+        """The title, or what the papers say instead."""
         return self.published or self.title
 
 
 class Published(Strict):
-    """Published numbers of one model: which rows of results/published/<paper>.csv, and whose rows of ours they belong to."""
+    """Published numbers of one model: rows of results/published/<paper>.csv, and our rows that they belong to."""
 
     title: str
     where: dict[str, str | list[str]]
@@ -89,14 +98,18 @@ class TableSpec(Strict):
     vary: dict[str, Any] = Field(default_factory=dict)
     published: list[Published] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
-    reference: str | None = None  # a row of scores that the records keep as <reference>_<metric>, an expert's say
+    reference: str | None = None  # a row of scores that the records keep as <reference>_<metric>, such as an expert's
     statistics: bool = False  # a second table: intervals, differences to LoRA, collapses
     only_means: bool = False  # the averages alone are shown
     across_models: bool = False  # columns of several model kinds: one table per scale
 
     @property
     def rows(self) -> list[Row]:
-        axes = [[(key, value) for value in (values if isinstance(values, list) else [values])] for key, values in self.vary.items()]
+        """A row per method and combination of varied settings."""
+        axes = [
+            [(key, value) for value in (values if isinstance(values, list) else [values])]
+            for key, values in self.vary.items()
+        ]
         rows = []
         for method, settings in itertools.product(self.methods, itertools.product(*axes)):
             shown = [f"{key.rpartition('.')[2]}={value}" for key, value in settings if isinstance(self.vary[key], list)]
@@ -105,11 +118,12 @@ class TableSpec(Strict):
 
     @property
     def score_columns(self) -> list[Column]:
-        """The first score of every task and part of a task (metrics `part/...`): what statistics over tasks are made of."""
+        """The first score of every task and part of a task (metrics `part/...`), for statistics over tasks."""
         return _scores(self.columns)
 
     @property
     def tasks(self) -> list[str]:
+        """The tasks of the columns, each once."""
         return list(dict.fromkeys(column.task for column in self.columns))
 
 
@@ -127,7 +141,9 @@ def read_table(path: Path) -> TableSpec:
     for other in table.columns_of:
         taken = read_table(path.with_name(f"{other}.yaml")).columns
         known = {column.title for column in table.columns}
-        table = table.model_copy(update={"columns": [*table.columns, *(_unique(column, known) for column in _scores(taken))]})
+        table = table.model_copy(
+            update={"columns": [*table.columns, *(_unique(column, known) for column in _scores(taken))]}
+        )
     _check(table, path.name)
     return table
 
@@ -148,7 +164,9 @@ def _scores(columns: list[Column]) -> list[Column]:
 
 def _unique(column: Column, known: set[str]) -> Column:
     """The column under its own title, or with the task's name where another column has that title."""
-    return column if column.title not in known else column.model_copy(update={"title": f"{column.title} ({column.task})"})
+    return (
+        column if column.title not in known else column.model_copy(update={"title": f"{column.title} ({column.task})"})
+    )
 
 
 def _check(table: TableSpec, file: str) -> None:
@@ -157,11 +175,13 @@ def _check(table: TableSpec, file: str) -> None:
         raise UserError(f"conf/table/{file}: a table needs columns, each with a title of its own.")
     for mean in table.means:
         if mean.of != "all" and (unknown := set(mean.of) - set(titles)):
-            raise UserError(f"conf/table/{file}: '{mean.title}' averages an unknown column '{min(unknown)}'.{did_you_mean(min(unknown), titles)}")
+            near = did_you_mean(min(unknown), titles)
+            raise UserError(f"conf/table/{file}: '{mean.title}' averages an unknown column '{min(unknown)}'.{near}")
     rows = {row.title for row in table.rows}
     for block in table.published:
         if unknown := set(block.methods) - rows:
-            raise UserError(f"conf/table/{file}: '{block.title}' names an unknown row '{min(unknown)}'.{did_you_mean(min(unknown), rows)}")
+            near = did_you_mean(min(unknown), rows)
+            raise UserError(f"conf/table/{file}: '{block.title}' names an unknown row '{min(unknown)}'.{near}")
 
 
 def _near(error: Any) -> str:

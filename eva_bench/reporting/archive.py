@@ -1,0 +1,161 @@
+"""Records as reporting sees them: loaded once, found by scale, task and model. No torch here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eva_bench.records.record import Record
+from eva_bench.records.store import Store
+from eva_bench.settings.spec import fingerprint
+from eva_bench.system.errors import UserError
+
+# Overrides that choose a cell, or say where and how to run; any other makes a run a private experiment.
+CELL_OVERRIDES = frozenset(
+    "method task scale model seed stage suite tracking threads wait force results_dir runs_dir "  # noqa: SIM905
+    "train.checkpoint_minutes data.workers record_video".split()
+)
+
+
+class Run(Record):
+    """A record with names for the settings that tables, figures and the page ask for."""
+
+    @classmethod
+    def of(cls, record: Record) -> Run:
+        """The same record, not validated again."""
+        return cls.model_construct(**dict(record))
+
+    @property
+    def family(self) -> str:
+        """Family of the task, such as `glue`."""
+        return self.spec["task"]["family"]
+
+    @property
+    def primary(self) -> str:
+        """Name of the metric that the task is judged by."""
+        return self.spec["task"]["primary"]
+
+    @property
+    def stage(self) -> str:
+        """`final` or `tune`."""
+        return self.spec["stage"]
+
+    @property
+    def protocol(self) -> int:
+        """Version of the measuring rules; runs of two versions are never compared."""
+        return self.spec["protocol"]
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model's choice, such as `pocket_vision`."""
+        return self.spec["model"]["name"]
+
+    @property
+    def model_kind(self) -> str:
+        """`language`, `classifier`, `vision` or `decision`."""
+        return self.spec["model"].get("kind", "language")
+
+    @property
+    def checkpoint(self) -> str:
+        """The model's checkpoint as its manifest names it."""
+        return self.spec["identity"]["model"]["checkpoint"]
+
+    @property
+    def data_name(self) -> str:
+        """The training data as its manifest names it."""
+        return self.spec["identity"]["data"]["name"]
+
+    @property
+    def loss_on_prompt(self) -> bool:
+        """Whether prompt tokens count in the loss."""
+        return self.spec["train"]["loss_on_prompt"]
+
+    @property
+    def lr(self) -> float | None:
+        """Peak learning rate."""
+        return self.spec["train"].get("lr")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting but the seed, by dotted name; what is not set is left out."""
+        return _flat({key: value for key, value in self.spec.items() if key != "seed"})
+
+    def setting(self, dotted: str) -> Any:
+        """A setting by its dotted name, such as `adapter.rank`; None where it is not set."""
+        value: Any = self.spec
+        for key in dotted.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    @cached_property
+    def settings_key(self) -> str:
+        """Fingerprint of everything but the seed."""
+        return fingerprint({key: value for key, value in self.spec.items() if key != "seed"})
+
+    @property
+    def command_line(self) -> list[str]:
+        """The overrides that the run was started with."""
+        return self.origins.get("command_line", [])
+
+    @property
+    def private_overrides(self) -> set[str]:
+        """Settings of the command line beyond the cell: such a run is a private experiment, not part of the benchmark.
+
+        Local files are no change where they are exactly the pinned ones (scales lite and paper).
+        """
+        overrides = {item.split("=")[0].lstrip("+~") for item in self.command_line} - CELL_OVERRIDES
+        if self.scale != "pocket" and self.spec["identity"]["data"].get("as_pinned"):
+            overrides -= {"data.root"}
+        return overrides
+
+
+class Archive:
+    """All records, by scale and task.
+
+    Raises:
+        UserError: two records claim to be the same run.
+    """
+
+    def __init__(self, records: Iterable[Record]):
+        self.runs = [Run.of(record) for record in records]
+        self._by_task: dict[tuple[str, str], list[Run]] = defaultdict(list)
+        known = set()
+        for run in self.runs:
+            if run.run_id in known:
+                raise UserError(
+                    f"Two records claim to be the run '{run.run_id}': remove the copy from results/records."
+                )
+            known.add(run.run_id)
+            self._by_task[run.scale, run.task].append(run)
+
+    @classmethod
+    def load(cls, results: Path) -> Archive:
+        """Every readable record of a results folder; others are reported and skipped."""
+        return cls(Store(results).read_all())
+
+    def scales(self) -> list[str]:
+        """All scales of the records, sorted."""
+        return sorted({run.scale for run in self.runs})
+
+    def scales_and_models(self) -> list[tuple[str, str]]:
+        """All (scale, model) of the records, sorted."""
+        return sorted({(run.scale, run.model_name) for run in self.runs})
+
+    def final(self, scale: str, task: str, model: str | None) -> list[Run]:
+        """Records of stage=final of a task at a scale, of one model or (None) of any, whatever their status."""
+        runs = self._by_task.get((scale, task), [])
+        return [run for run in runs if run.stage == "final" and model in (None, run.model_name)]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'train': {'lr': 1}} -> {'train.lr': 1}; values that are not set are left out."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value
+    return found

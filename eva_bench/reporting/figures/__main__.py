@@ -1,0 +1,5 @@
+import sys
+
+from eva_bench.reporting.figures import main
+
+sys.exit(main())

@@ -1,0 +1,81 @@
+"""`make figures`: results/figures from records alone, the same bytes every time. Never imports torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+
+from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.figures.costs import draw_costs
+from eva_bench.reporting.figures.layer_maps import draw_layers, draw_rho
+from eva_bench.reporting.figures.scores import draw_intervals, draw_pareto, families_of
+from eva_bench.reporting.figures.style import STYLE, Drawing
+from eva_bench.reporting.figures.training import draw_curves
+from eva_bench.reporting.tables.selection import select
+from eva_bench.reporting.tables.spec import read_table
+from eva_bench.system.errors import UserError
+from eva_bench.system.paths import CONF
+
+SUFFIXES = (".svg", ".pdf")
+DATES = {".svg": {"Date": None}, ".pdf": {"CreationDate": None, "ModDate": None}}  # left out: same figure, same bytes
+
+
+def drawings(archive: Archive) -> Iterator[Drawing]:
+    """Every figure of every scale that has records. Raises UserError as select does."""
+    overall = read_table(CONF / "table" / "overall.yaml")
+    for scale in archive.scales():
+        selection = select(archive, overall, scale, None)
+        if not selection.used:
+            continue
+        families = families_of(selection)
+        yield draw_intervals(selection, families)
+        yield draw_pareto(selection, families)
+        if (costs := draw_costs(selection)) is not None:
+            yield costs
+        for family, columns in families.items():
+            yield draw_curves(selection, family, columns)
+            yield from draw_layers(selection, family, columns)
+        yield from draw_rho(archive, scale)
+
+
+def write_figures(archive: Archive, folder: Path) -> int:
+    """Write every figure as SVG and PDF; files of figures that no longer exist go.
+
+    Returns:
+        The number of figures.
+
+    Raises:
+        UserError: see `drawings`.
+        OSError: a file cannot be written.
+    """
+    written = set()
+    with matplotlib.rc_context(STYLE):
+        for drawing in drawings(archive):
+            folder.mkdir(parents=True, exist_ok=True)
+            for suffix in SUFFIXES:
+                path = folder / f"{drawing.name}{suffix}"
+                drawing.figure.savefig(path, metadata=DATES[suffix])
+                written.add(path)
+    for path in folder.glob("*") if written else ():
+        if path.suffix in SUFFIXES and path not in written:
+            path.unlink()
+    return len(written) // len(SUFFIXES)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m eva_bench.reporting.figures [results]`: write results/figures."""
+    results = Path(next(iter(sys.argv[1:] if arguments is None else arguments), "results"))
+    folder = results / "figures"
+    try:
+        count = write_figures(Archive.load(results), folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: figures cannot be written to '{folder}': {error.strerror}.", file=sys.stderr)
+        return 2
+    print(f"{count} figures in {folder}" if count else f"no figures: {results / 'records'} holds no finished runs")
+    return 0

@@ -1,0 +1,34 @@
+"""Facts about a run that a column can show beside scores: parameters, seconds, bytes. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from eva_bench.reporting.archive import Run
+
+Fact = Callable[[Run], float | None]
+
+
+def _computed(phase: str, key: str, share_of: str | None = None) -> Fact:
+    """A cost of a phase, alone or as a share of another phase; None where one came from a cache."""
+    phases = [phase, share_of] if share_of else [phase]
+
+    def fact(run: Run) -> float | None:
+        if any(run.reused.get(name) or name not in run.costs for name in phases):
+            return None
+        value = run.costs[phase][key]
+        whole = run.costs[share_of][key] if share_of else 0
+        return value / whole if whole else value
+
+    return fact
+
+
+FACTS: dict[str, Fact] = {
+    "parameters": lambda run: run.trainable_parameters,
+    "adapter_bytes": lambda run: run.adapter_bytes,
+    "init_seconds": _computed("init", "seconds"),
+    "train_seconds": _computed("train", "seconds"),
+    "init_share": _computed("init", "seconds", "train"),
+    "init_peak_bytes": _computed("init", "peak_bytes"),
+    "init_peak_share": _computed("init", "peak_bytes", "train"),
+}
