@@ -144,7 +144,7 @@ class Adapter:
         for name, start in factors.items():
             base = module.get_submodule(name)
             if reduces_base:
-                _own_weight(module, base)
+                own_weight(module, base)
                 matrix = weight_matrix(base)
                 matrix.data.copy_(matrix.float() - start.delta().to(matrix.device))
                 adapter.start[name] = replace(start, **{k: v.cpu() for k, v in start.tensors().items()})
@@ -209,7 +209,7 @@ class Adapter:
         changed = [layer for layer in self.layers.values() if layer.base.weight.dtype == torch.float32]
         with torch.no_grad():
             for layer in changed:
-                _own_weight(self.module, layer.base)
+                own_weight(self.module, layer.base)
                 layer.merged_weight = layer.base.weight.data.clone()
                 weight_matrix(layer.base).data.copy_(layer.merged_matrix())
         try:
@@ -220,7 +220,7 @@ class Adapter:
                 layer.merged_weight = None
 
 
-def _own_weight(module: nn.Module, layer: nn.Module) -> None:
+def own_weight(module: nn.Module, layer: nn.Module) -> None:
     """Give a layer whose weight is tied to another's (language-model head, embedding) a copy of its own."""
     users = [m for m in module.modules() if getattr(m, "weight", None) is layer.weight]
     if len(users) > 1:

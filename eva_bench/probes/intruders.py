@@ -1,0 +1,67 @@
+"""Intruder dimensions: leading singular vectors of the tuned weight that no singular vector of the base resembles.
+
+Source: Shuttleworth et al., arXiv:2410.21228, definition 3.1 and algorithm 1. As in their code, left singular vectors
+and absolute cosines. Some base vector always has a cosine of at least 1/sqrt(out) with a vector in their span, so a
+threshold below that finds intruders only outside the span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from eva_bench.probes.trained import Layer
+
+TOP = 10  # the paper's k and epsilon
+EPSILON = 0.5
+EPSILONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+
+
+def similarities(layer: Layer, top: int = TOP) -> Tensor:
+    """For each of the leading left singular vectors of the tuned weight, its best match in the base.
+
+    Args:
+        top: k, at most min(out, in).
+
+    Returns:
+        Largest absolute cosine with any left singular vector of the base, (k,), in order of the singular values.
+    """
+    return _similarities(_left(layer.base), _left(layer.tuned)[:, :top])
+
+
+def count(similarity: Tensor, epsilon: float = EPSILON) -> int:
+    """How many of the vectors are intruders: no base vector comes as near as epsilon."""
+    return int((similarity < epsilon).sum())
+
+
+def sweep(similarity: Tensor, tops: Sequence[int], epsilons: Sequence[float]) -> dict[str, int]:
+    """Counts by `k=<k> epsilon=<epsilon>`, from one set of similarities."""
+    return {f"k={k} epsilon={e:g}": count(similarity[:k], e) for k in tops for e in epsilons}
+
+
+def mitigated(layer: Layer, factor: float, top: int = TOP, epsilon: float = EPSILON) -> Tensor:
+    """The tuned weight with its top intruder scaled: W0 + update + (factor - 1) u s v^T.
+
+    Args:
+        factor: lambda; 1 changes nothing, 0 takes the intruder out.
+
+    Returns:
+        (out, in); the tuned weight itself where there is no intruder.
+    """
+    tuned = layer.tuned
+    U, S, V = torch.linalg.svd(tuned, full_matrices=False)  # (out, m), (m,), (m, in)
+    found = (_similarities(_left(layer.base), U[:, :top]) < epsilon).nonzero()
+    if not len(found):
+        return tuned
+    first = int(found[0])
+    return tuned + (factor - 1) * S[first] * torch.outer(U[:, first], V[first])
+
+
+def _left(matrix: Tensor) -> Tensor:
+    return torch.linalg.svd(matrix, full_matrices=False).U
+
+
+def _similarities(base: Tensor, tuned: Tensor) -> Tensor:
+    return (base.T @ tuned).abs().amax(0)
