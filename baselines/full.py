@@ -1,15 +1,23 @@
 """Full fine-tuning, the reference that every paper reports."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from eva_bench.methods.base import Initialisation, Method, method_config
 from eva_bench.methods.layer import Adapter
+from eva_bench.models.bundle import ModelBundle
 
 
 @method_config
 class Full(Method):
     """Train every weight of the model, in float32; there is no adapter to export."""
 
-    def initialise(self, bundle, calibration, seed):
+    exports_adapter = False
+
+    def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
+        """Nothing to compute."""
         return Initialisation(factors={})
 
-    def install(self, bundle, start):
+    def install(self, bundle: ModelBundle, initialisation: Initialisation) -> Adapter:
+        """Make every parameter trainable; see `Method.install`."""
         return Adapter.whole_model(bundle.module)

@@ -1,58 +1,48 @@
 """SORSA (Cao, arXiv:2409.00055): train the principal singular triplets, kept near orthonormal."""
 
-from collections import defaultdict
 from typing import Literal
 
-import torch
+from torch import Tensor
 
-from eva_bench.methods.base import Initialisation, Method, each_target, method_config
-from eva_bench.methods.layer import Factors
+from eva_bench.methods.base import LowRankMethod, method_config
+from eva_bench.methods.layer import Adapter, Factors
+from eva_bench.methods.orthogonality import orthogonality_penalty
 from eva_bench.methods.svd import truncated_svd
-from eva_bench.models.linear import weight_matrix
-
-# Inside the square root of the penalty: at the orthonormal start the un-squared norm has no gradient, and
-# rounding would give it a full-strength random one.
-SMOOTHING = 1e-8
 
 
 @method_config
-class SORSA(Method):
+class SORSA(LowRankMethod):
     """W0 = W_r + scale * U_p diag(S_p) V_p^T with U_p, S_p and V_p trained and W_r frozen.
 
     `alpha=null` is scale 1, as in the paper; otherwise scale = alpha/rank and, as in the authors' code, S_p
     is not divided by it. The penalty is gamma / peak learning rate times
-    ||U^T U - I||_F + ||V V^T - I||_F, averaged over layers (`penalty_reduction=mean`, the code) or summed
+    ||U^T U - I||_F + ||V V^T - I||_F, averaged over all matrices (`penalty_reduction=mean`, the code) or summed
     (`sum`, the paper's formula).
     """
 
-    rank: int
-    alpha: float | None
+    alpha: float | None  # type: ignore[assignment]  # the one method with a scale of its own
     gamma: float
     penalty_reduction: Literal["mean", "sum"]
     svd: Literal["randomised", "exact"]
     trained = ("A", "s", "B")
     reduces_base = True
+    title = "singular values"
 
-    def initialise(self, bundle, calibration, seed):
-        scale = 1.0 if self.alpha is None else self.alpha / self.rank
-        factors = {}
-        for index, name, layer in each_target(bundle, self.rank, "singular values"):
-            U, S, V = truncated_svd(weight_matrix(layer), self.rank, method=self.svd, seed=seed + index)
-            factors[name] = Factors(A=V, B=U, s=S, scale=scale)
-        return Initialisation(factors=factors)
+    @property
+    def scale(self) -> float:
+        """The factor on B diag(s) A."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
 
-    def penalty(self, adapter, peak_lr):
+    def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
+        """The largest singular triplets; see `LowRankMethod.layer_factors`."""
+        U, S, V = truncated_svd(weight, self.rank, method=self.svd, seed=seed + index)
+        return Factors(A=V, B=U, s=S, scale=self.scale)
+
+    def penalty(self, adapter: Adapter, peak_lr: float) -> Tensor | None:
+        """Distance from orthonormality; see `Method.penalty`."""
         if self.gamma == 0:
             return None
-        by_shape = defaultdict(list)  # matrices of one shape are one batched product
-        for layer in adapter.layers.values():
-            for rows in (layer.A, layer.B.T):
-                by_shape[rows.shape].append(rows)
-        total = 0.0
-        for (rank, _), group in by_shape.items():
-            rows = torch.stack(group)  # (n, r, width)
-            error = rows @ rows.mT - torch.eye(rank, device=rows.device)  # (n, r, r)
-            total = total + (error.square().sum(dim=(1, 2)) + SMOOTHING).sqrt().sum()
+        total = orthogonality_penalty(adapter)
         if self.penalty_reduction == "mean":
             total = total / (2 * len(adapter.layers))
         return self.gamma / peak_lr * total

@@ -1,12 +1,14 @@
 """SVFit (Sun et al., arXiv:2409.05926): train singular values only, in the fixed basis of the weight."""
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 
 from eva_bench.methods.base import Initialisation, Method, each_target, method_config
 from eva_bench.methods.layer import Factors
 from eva_bench.methods.svd import truncated_svd
+from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import weight_matrix
 
 
@@ -21,12 +23,15 @@ class SVFit(Method):
     rank: int | Literal["full"]
     svd: Literal["randomised", "exact"]
     trained = ("s",)
+    fixed_rank = False
 
-    def initialise(self, bundle, calibration, seed):
+    def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
+        """The singular vectors of each layer; see `Method.initialise`."""
         factors = {}
         limit = None if self.rank == "full" else self.rank
         for index, name, layer in each_target(bundle, limit, "singular values"):
-            rank = limit or min(layer.weight.shape)
-            U, _, V = truncated_svd(weight_matrix(layer), rank, method=self.svd, seed=seed + index)
+            weight = weight_matrix(layer)
+            rank = limit or min(weight.shape)
+            U, _, V = truncated_svd(weight, rank, method=self.svd, seed=seed + index)
             factors[name] = Factors(A=V, B=U, s=torch.zeros(rank), scale=1.0)
         return Initialisation(factors=factors)

@@ -7,8 +7,8 @@ edited to add one; the contract tests find it in `conf/method/`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import field
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 import torch
 from pydantic import ConfigDict
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from eva_bench.methods.layer import Adapter, Factors
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.models.linear import weight_matrix
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import Bar
 
@@ -33,63 +34,118 @@ def method_config(cls: type[T]) -> type[T]:
     Returns:
         The same class as a strict pydantic dataclass with keyword arguments only.
     """
-    return pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    strict = pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+    return cast("type[T]", strict(cls))
 
 
-@method_config
+@dataclass(frozen=True)
 class Initialisation:
-    """What an initialisation computed: factors per layer and facts for the record (plain JSON)."""
+    """What an initialisation computed.
 
-    factors: dict[str, Any]
+    Attributes:
+        factors: initial factors by the name of the layer.
+        facts: what the record keeps of it (plain JSON).
+    """
+
+    factors: dict[str, Factors]
     facts: dict[str, Any] = field(default_factory=dict)
 
 
 @method_config
 class Method:
-    """Base class. Subclasses add their values as fields (no defaults: values live in the YAML).
+    """Base class of all methods. Subclasses add their values as fields (no defaults: values live in the YAML).
 
     Attributes:
+        version: raised by the author when the method's numbers change; part of a run's identity.
         trained: which factors receive gradients.
-        reduces_base: the start is subtracted from the base weights, so that the function is unchanged.
+        reduces_base: the initial product is subtracted from the base weights, so that the function is unchanged.
+        changes_function: the adapted model computes something else than the pretrained one from the start.
         uses_data: the initialisation reads calibration batches.
+        exports_adapter: the trained model is the pretrained one with a stock PEFT adapter; otherwise its checkpoint.
+        fixed_rank: every run trains `rank` components per layer, on average over the layers.
     """
 
+    version: ClassVar[int] = 1
     trained: ClassVar[tuple[str, ...]] = ("A", "B")
     reduces_base: ClassVar[bool] = False
+    changes_function: ClassVar[bool] = False
     uses_data: ClassVar[bool] = False
+    exports_adapter: ClassVar[bool] = True
+    fixed_rank: ClassVar[bool] = True
 
-    def initialise(self, bundle: ModelBundle, calibration: Iterable, seed: int) -> Initialisation:
-        """Compute the start: `Factors` per target layer, a pure function of its arguments.
+    def check(self, bundle: ModelBundle) -> None:
+        """Refuse what cannot work with this model, before anything expensive.
+
+        Args:
+            bundle: the model, its weights possibly on the meta device.
+
+        Raises:
+            UserError: with one sentence, for example for a rank that is larger than a layer.
+        """
+        rank = getattr(self, "rank", None)
+        target_layers(bundle, rank if isinstance(rank, int) else None)
+
+    def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
+        """Compute the initial factors of every target layer, a pure function of the arguments.
 
         Args:
             bundle: the untouched model; must not be changed here.
             calibration: re-creatable iterable of model inputs (dicts of tensors).
-            seed: of this stream; the same seed gives the same bytes.
+            seed: of this random stream; the same seed gives the same bytes.
+
+        Returns:
+            Factors by layer name, A (r, in) and B (out, r), and facts for the record.
         """
         raise NotImplementedError
 
-    def attach(self, bundle: ModelBundle, calibration: Iterable, seed: int) -> Adapter:
-        """Initialise and install in one step."""
+    def attach(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Adapter:
+        """Initialise and install in one step; arguments as for `initialise`."""
         return self.install(bundle, self.initialise(bundle, calibration, seed))
 
-    def install(self, bundle: ModelBundle, start: Initialisation) -> Adapter:
-        """Put the computed start into the model, which is changed in place."""
+    def install(self, bundle: ModelBundle, initialisation: Initialisation) -> Adapter:
+        """Put the initial factors into the model, which is changed in place.
+
+        Args:
+            bundle: the untouched model.
+            initialisation: what `initialise` returned for it.
+
+        Returns:
+            The adapter, ready for training.
+        """
         return Adapter.install(
-            bundle.module, start.factors, trained=self.trained, reduces_base=self.reduces_base,
-            head=bundle.head, biases=bundle.biases,
-        )  # fmt: skip
+            bundle.module,
+            initialisation.factors,
+            trained=self.trained,
+            reduces_base=self.reduces_base,
+            head=bundle.head,
+            biases=bundle.biases,
+        )
 
     def penalty(self, adapter: Adapter, peak_lr: float) -> Tensor | None:
-        """A term added to the loss once per optimiser step, or None."""
+        """A term that is added to the loss once per optimiser step.
+
+        Args:
+            adapter: with the current factors.
+            peak_lr: the learning rate after warm-up.
+
+        Returns:
+            A scalar with gradients, or None.
+        """
         return None
 
     def parameter_groups(
         self, adapter: Adapter, lr: float, weight_decay: float, lr_ratio: float | None = None
-    ) -> list[dict]:
-        """Optimiser groups; biases, norms and other one-dimensional parameters do not decay.
+    ) -> list[dict[str, Any]]:
+        """Groups for the optimiser; biases, norms and other one-dimensional parameters do not decay.
 
         Args:
+            adapter: whose trained parameters are grouped.
+            lr: peak learning rate.
+            weight_decay: of all other parameters.
             lr_ratio: learning rate of every B over that of all else (LoRA+, arXiv:2402.12354); None means 1.
+
+        Returns:
+            Dicts with `params`, `lr` and `weight_decay`, as torch.optim takes them.
         """
         factors_B = {id(layer.B) for layer in adapter.layers.values()}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -100,29 +156,70 @@ class Method:
         return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
     def export(self, adapter: Adapter) -> dict[str, Factors]:
-        """Per layer, the LoRA factors that turn the *original* model into the trained one."""
+        """The LoRA factors that turn the *original* model into the trained one, by layer name."""
         return adapter.lora_factors()
 
 
+@method_config
+class LowRankMethod(Method):
+    """Base class of methods with one rank for all layers, whose update is scaled by alpha / rank.
+
+    A method that needs nothing but the weight of a layer defines `layer_factors`; others define `initialise`.
+    """
+
+    rank: int
+    alpha: float
+    title: ClassVar[str] = "initial factors"  # of the progress bar
+
+    @property
+    def scale(self) -> float:
+        """The factor on B A."""
+        return self.alpha / self.rank
+
+    def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
+        """The factors of each layer from its weight; see `Method.initialise`."""
+        factors = {}
+        for index, name, layer in each_target(bundle, self.rank, self.title):
+            factors[name] = self.layer_factors(weight_matrix(layer).detach(), seed, index)
+        return Initialisation(factors=factors)
+
+    def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
+        """Initial factors of one layer.
+
+        Args:
+            weight: (out, in), as the model stores it; not to be changed.
+            seed: of the initialisation.
+            index: of the layer among the target layers; `layer_generator(seed, index)` is its random stream.
+
+        Returns:
+            A (rank, in) and B (out, rank).
+        """
+        raise NotImplementedError
+
+
 def target_layers(bundle: ModelBundle, rank: int | None = None) -> dict[str, nn.Module]:
-    """The layers to adapt, by name; refuses a rank larger than a layer.
+    """The layers to adapt, by name.
+
+    Args:
+        bundle: the model and the names of its target layers.
+        rank: checked against every layer; None for no check.
 
     Raises:
-        UserError: rank exceeds min(out, in) of a layer, naming the layer.
+        UserError: the rank is below 1, or exceeds min(out, in) of a layer, which is named.
     """
     layers = {name: bundle.module.get_submodule(name) for name in bundle.targets}
+    if rank is not None and rank < 1:
+        raise UserError(f"rank {rank} must be at least 1.")
     for name, layer in layers.items():
-        smallest = min(layer.weight.shape)
-        if rank is not None and rank < 1:
-            raise UserError(f"rank {rank} must be at least 1.")
-        if rank is not None and rank > smallest:
-            shape = "x".join(map(str, layer.weight.shape))
-            raise UserError(f"rank {rank} is larger than layer '{name}' ({shape}) allows: at most {smallest}.")
+        shape = weight_matrix(layer).shape
+        if rank is not None and rank > min(shape):
+            size = "x".join(map(str, shape))
+            raise UserError(f"rank {rank} is larger than layer '{name}' ({size}) allows: at most {min(shape)}.")
     return layers
 
 
 def each_target(bundle: ModelBundle, rank: int | None, title: str) -> Iterator[tuple[int, str, nn.Module]]:
-    """(index, name, layer) of the layers to adapt, with progress where it takes longer than a moment."""
+    """(index, name, layer) of the layers to adapt, with a progress bar where it takes longer than a moment."""
     layers = target_layers(bundle, rank)
     with Bar(title, quiet_s=2.0) as bar:
         for index, (name, layer) in enumerate(layers.items()):
@@ -131,5 +228,5 @@ def each_target(bundle: ModelBundle, rank: int | None, title: str) -> Iterator[t
 
 
 def layer_generator(seed: int, index: int) -> torch.Generator:
-    """An own random stream per layer, so that one layer's start does not depend on the others."""
+    """A separate random stream for each layer, so that no layer's initial factors depend on the other layers."""
     return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)

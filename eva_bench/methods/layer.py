@@ -8,27 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from eva_bench.models.linear import weight_matrix
 
 
 @dataclass(frozen=True)
 class Factors:
-    """The low-rank factors of one layer: `delta = scale * B diag(s) A` (s absent means ones)."""
+    """The low-rank factors of one layer: `delta = scale * B diag(s) A`.
 
-    A: Tensor  # (r, in)
-    B: Tensor  # (out, r)
-    s: Tensor | None = None  # (r,)
-    magnitude: Tensor | None = None  # (out,) DoRA's row norms
+    Attributes:
+        A: (r, in).
+        B: (out, r).
+        s: (r,); None means ones.
+        magnitude: (out,), the row norms that DoRA trains; None without them.
+        scale: a constant.
+    """
+
+    A: Tensor
+    B: Tensor
+    s: Tensor | None = None
+    magnitude: Tensor | None = None
     scale: float = 1.0
 
     @property
     def rank(self) -> int:
+        """Number of components."""
         return self.A.shape[0]
 
     def scaled_B(self) -> Tensor:
@@ -40,6 +51,7 @@ class Factors:
         return self.scale * (self.scaled_B() @ self.A)
 
     def tensors(self) -> dict[str, Tensor]:
+        """The factors that are there, by name."""
         named = {"A": self.A, "B": self.B, "s": self.s, "magnitude": self.magnitude}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -49,34 +61,43 @@ class LowRankLinear(nn.Module):
 
     Args:
         base: nn.Linear or Conv1D; its weight is reduced in place where the method says so.
-        factors: the start; copied, kept in float32 whatever the base's dtype.
+        factors: initial factors; copied, kept in float32 whatever the base's dtype.
         trained: which of "A", "B", "s", "magnitude" receive gradients.
     """
 
-    def __init__(self, base: nn.Module, factors: Factors, trained: tuple[str, ...]):
+    base: nn.Linear | Conv1D
+    A: nn.Parameter
+    B: nn.Parameter
+    s: nn.Parameter | None
+    magnitude: nn.Parameter | None
+
+    def __init__(self, base: nn.Linear | Conv1D, factors: Factors, trained: tuple[str, ...]):
         super().__init__()
         self.base = base
         self.scale = factors.scale
         self.trains_basis = "A" in trained or "B" in trained
         self.merged_weight: Tensor | None = None
         for name in ("A", "B", "s", "magnitude"):
-            value = factors.tensors().get(name)
+            value, parameter = factors.tensors().get(name), None
             if value is not None:
                 value = value.detach().to(base.weight.device, torch.float32, copy=True).contiguous()
-                value = nn.Parameter(value, requires_grad=name in trained)
-            self.register_parameter(name, value)
+                parameter = nn.Parameter(value, requires_grad=name in trained)
+            self.register_parameter(name, parameter)
 
     def factors(self) -> Factors:
+        """The current factors, not copied."""
         return Factors(self.A, self.B, self.s, self.magnitude, self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.merged_weight is not None:
-            return self.base(x)
+        """The layer's output, (..., out), for inputs x, (..., in)."""
         autocast = torch.is_autocast_enabled(x.device.type)
-        if not self.trains_basis and not autocast and self.base.weight.dtype == torch.float32:
+        plain = self.merged_weight is None and not autocast and self.base.weight.dtype == torch.float32
+        if plain and not self.trains_basis:
             # A fixed basis of high rank (SVFit): one dense product per batch is cheaper than two more per token.
             return F.linear(x, weight_matrix(self.base) + self.factors().delta(), self.base.bias)
-        y = self.base(x)  # (..., out)
+        y: Tensor = self.base(x)  # (..., out)
+        if self.merged_weight is not None:
+            return y
         if not autocast:
             x = x.to(self.A.dtype)
         low = F.linear(x, self.A)  # (..., r)
@@ -91,14 +112,13 @@ class LowRankLinear(nn.Module):
         """m / ||W0 + s B A|| per output row, the norm treated as a constant (DoRA, section 4.3)."""
         with torch.no_grad():
             norm = (weight_matrix(self.base) + self.factors().delta()).norm(dim=1)  # (out,)
-        bias = self.base.bias
-        linear = y if bias is None else y - bias
-        result = (self.magnitude / norm) * (linear + self.scale * update)
-        return (result if bias is None else result + bias).to(y.dtype)
+        bias = 0.0 if self.base.bias is None else self.base.bias
+        result: Tensor = (self.magnitude / norm) * (y - bias + self.scale * update) + bias
+        return result.to(y.dtype)
 
     def merged_matrix(self) -> Tensor:
         """The trained weight, (out, in), in float32."""
-        merged = weight_matrix(self.base).float() + self.factors().delta()
+        merged: Tensor = weight_matrix(self.base).float() + self.factors().delta()
         if self.magnitude is None:
             return merged
         return merged * (self.magnitude / merged.norm(dim=1)).unsqueeze(1)
@@ -110,7 +130,7 @@ class Adapter:
     Attributes:
         module: the model, changed in place.
         layers: adapted layers by the name they have in the untouched model.
-        start: factors that were subtracted from the base weights (PiSSA and relatives), on the CPU.
+        initial: factors that were subtracted from the base weights (PiSSA and relatives), on the CPU.
         head: names of modules that are trained in full beside the adapters.
         biases: the biases that are trained, too, by the names they have in the untouched model.
     """
@@ -118,37 +138,51 @@ class Adapter:
     def __init__(self, module: nn.Module, head: tuple[str, ...] = ()):
         self.module = module
         self.layers: dict[str, LowRankLinear] = {}
-        self.start: dict[str, Factors] = {}
+        self.initial: dict[str, Factors] = {}
         self.head = head
         self.biases: dict[str, nn.Parameter] = {}
 
     @classmethod
     def install(
-        cls, module, factors: dict[str, Factors], *, trained, reduces_base=False, head=(), biases=False
+        cls,
+        module: nn.Module,
+        factors: dict[str, Factors],
+        *,
+        trained: tuple[str, ...],
+        reduces_base: bool = False,
+        head: tuple[str, ...] = (),
+        biases: bool = False,
     ) -> Adapter:
         """Freeze the model and put a LowRankLinear around each named layer.
 
         Args:
-            factors: start per layer name; layers that are not named stay as they are.
-            reduces_base: subtract the start from the base weight, so that the function is unchanged
-                although the start is not zero; the exported adapter then has rank 2r.
+            module: the model, changed in place.
+            factors: initial factors by layer name; layers that are not named stay as they are.
+            trained: which factors receive gradients.
+            reduces_base: subtract the initial product from the base weight, so that the function is unchanged
+                although the product is not zero; the exported adapter then has rank 2r.
+            head: names of modules that are trained in full.
             biases: train every bias of the model.
+
+        Returns:
+            The adapter around the changed model.
         """
         adapter = cls(module, head)
         module.requires_grad_(False)
         for name in head:
             module.get_submodule(name).requires_grad_(True)
         if biases:
-            named = module.named_parameters()
-            adapter.biases = {name: p.requires_grad_(True) for name, p in named if name.rpartition(".")[2] == "bias"}
-        for name, start in factors.items():
-            base = module.get_submodule(name)
+            adapter.biases = {name: p for name, p in module.named_parameters() if name.rpartition(".")[2] == "bias"}
+            for bias in adapter.biases.values():
+                bias.requires_grad_(True)
+        for name, initial in factors.items():
+            base = cast("nn.Linear | Conv1D", module.get_submodule(name))
             if reduces_base:
                 own_weight(module, base)
                 matrix = weight_matrix(base)
-                matrix.data.copy_(matrix.float() - start.delta().to(matrix.device))
-                adapter.start[name] = replace(start, **{k: v.cpu() for k, v in start.tensors().items()})
-            layer = LowRankLinear(base, start, trained)
+                matrix.data.copy_(matrix.float() - initial.delta().to(matrix.device))
+                adapter.initial[name] = _on_cpu(initial)
+            layer = LowRankLinear(base, initial, trained)
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, layer)
             adapter.layers[name] = layer
@@ -165,9 +199,11 @@ class Adapter:
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def trainable_parameters(self) -> int:
+        """How many numbers are trained."""
         return sum(p.numel() for p in self.trained().values())
 
     def ranks(self) -> dict[str, int]:
+        """The rank of every adapted layer."""
         return {name: layer.factors().rank for name, layer in self.layers.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -175,7 +211,14 @@ class Adapter:
         return {name: p.detach().cpu().clone() for name, p in self.trained().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Copy trained tensors back; raises KeyError unless the names are exactly the trained ones."""
+        """Copy trained tensors back.
+
+        Args:
+            state: what `state_dict` returned for an adapter of the same kind.
+
+        Raises:
+            KeyError: the names are not exactly the trained ones.
+        """
         trained = self.trained()
         if missing := set(trained) ^ set(state):
             raise KeyError(f"stored and trained tensors differ: {sorted(missing)[:3]}")
@@ -192,8 +235,7 @@ class Adapter:
         for name, layer in self.layers.items():
             now = layer.factors()
             A, B = now.A.detach().cpu(), now.scaled_B().detach().cpu()
-            if name in self.start:
-                first = self.start[name]
+            if first := self.initial.get(name):
                 A = torch.cat([A, first.A.to(A.dtype)])  # (2r, in)
                 B = torch.cat([B, -first.scaled_B().to(B.dtype)], dim=1)  # (out, 2r)
             magnitude = None if now.magnitude is None else now.magnitude.detach().cpu()
@@ -216,11 +258,15 @@ class Adapter:
             yield
         finally:
             for layer in changed:
-                layer.base.weight.data.copy_(layer.merged_weight)
+                layer.base.weight.data.copy_(cast("Tensor", layer.merged_weight))
                 layer.merged_weight = None
 
 
-def own_weight(module: nn.Module, layer: nn.Module) -> None:
+def _on_cpu(factors: Factors) -> Factors:
+    return Factors(**{name: tensor.cpu() for name, tensor in factors.tensors().items()}, scale=factors.scale)
+
+
+def own_weight(module: nn.Module, layer: nn.Linear | Conv1D) -> None:
     """Give a layer whose weight is tied to another's (language-model head, embedding) a copy of its own."""
     users = [m for m in module.modules() if getattr(m, "weight", None) is layer.weight]
     if len(users) > 1:

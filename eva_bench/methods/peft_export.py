@@ -26,7 +26,10 @@ def export_adapter(
     """Write `adapter_config.json` and `adapter_model.safetensors`.
 
     Args:
+        folder: made if it is not there.
         factors: per layer, relative to the original weights; ranks and scales may differ between layers.
+        module: the trained model, from which the head's weights are taken.
+        kind: of the model; the config's task type follows from it.
         head: modules trained in full, written as PEFT's `modules_to_save`.
         base: name of the base model for the config.
         biases: trained biases of the model by name, written as PEFT does with `bias="all"`. Loading them changes the
@@ -42,7 +45,7 @@ def export_adapter(
     common_alpha = next(alphas[name] for name, f in factors.items() if f.rank == common_rank)
     config = LoraConfig(
         r=common_rank,
-        lora_alpha=common_alpha,
+        lora_alpha=common_alpha,  # type: ignore[arg-type]  # PEFT computes with fractions, too
         target_modules=list(factors),
         rank_pattern={name: f.rank for name, f in factors.items() if f.rank != common_rank},
         alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha != common_alpha},

@@ -4,18 +4,25 @@ import copy
 
 import pytest
 import torch
+from hydra.utils import get_class
 from peft import PeftModel
 
-from eva_bench.methods.base import target_layers
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
 from eva_bench.run.prepare import build
 from eva_bench.system.errors import UserError
-from tests.conftest import ARCHITECTURES, FixedBatches, method_names, method_values
+from tests.conftest import ARCHITECTURES, ROOT, FixedBatches, method_names, method_values
 
-LOW_RANK = [name for name in method_names() if name != "full"]
+
+def with_attribute(attribute: str, value: bool = True) -> list[str]:
+    """Names of the methods whose class says so."""
+    kinds = {name: get_class(method_values(name)["_target_"]) for name in method_names()}
+    return [name for name, kind in kinds.items() if getattr(kind, attribute) == value]
+
+
+EXPORTED = with_attribute("exports_adapter")
 
 
 def make_bundle(architecture: str) -> ModelBundle:
@@ -38,7 +45,7 @@ def perturb(adapter: Adapter) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", with_attribute("changes_function", False))
 def test_attaching_leaves_the_function_unchanged(name, architecture, tokens):
     bundle = make_bundle(architecture)
     with torch.no_grad():
@@ -47,8 +54,17 @@ def test_attaching_leaves_the_function_unchanged(name, architecture, tokens):
         assert torch.allclose(bundle.module(tokens).logits, before, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", with_attribute("changes_function"))
+def test_a_method_that_changes_the_function_says_so_truly(name, tokens):
+    bundle = make_bundle("llama")
+    with torch.no_grad():
+        before = bundle.module(tokens).logits
+        attach(name, bundle)
+        assert not torch.allclose(bundle.module(tokens).logits, before, atol=2e-5)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", LOW_RANK)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_export_is_a_stock_peft_adapter_on_the_untouched_model(name, architecture, tokens, tmp_path):
     bundle = make_bundle(architecture)
     untouched = copy.deepcopy(bundle.module)
@@ -64,7 +80,7 @@ def test_export_is_a_stock_peft_adapter_on_the_untouched_model(name, architectur
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", LOW_RANK)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_merging_computes_the_same_and_is_undone_exactly(name, architecture, tokens):
     bundle = make_bundle(architecture)
     _, adapter = attach(name, bundle)
@@ -76,7 +92,7 @@ def test_merging_computes_the_same_and_is_undone_exactly(name, architecture, tok
         assert torch.equal(bundle.module(tokens).logits, unmerged)
 
 
-@pytest.mark.parametrize("name", LOW_RANK)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_only_adapter_parameters_train(name):
     bundle = make_bundle("llama")
     total = sum(p.numel() for p in bundle.module.parameters())
@@ -102,7 +118,7 @@ def test_same_seed_same_bytes(name):
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-@pytest.mark.parametrize("name", [n for n in LOW_RANK if n != "svfit"])
+@pytest.mark.parametrize("name", [name for name in with_attribute("fixed_rank") if name in EXPORTED])
 def test_rank_budget_is_kept(name):
     bundle = make_bundle("llama")
     _, adapter = attach(name, bundle)
@@ -111,11 +127,11 @@ def test_rank_budget_is_kept(name):
     assert min(ranks.values()) > 0
 
 
-@pytest.mark.parametrize("name", [n for n in LOW_RANK if n != "svfit"])
+@pytest.mark.parametrize("name", [n for n in method_names() if "rank" in method_values(n)])
 def test_a_rank_larger_than_a_layer_is_refused_by_name(name):
     bundle = make_bundle("llama")
     with pytest.raises(UserError, match=r"rank 40 is larger than layer 'model\.layers\.0\."):
-        target_layers(bundle, build(method_values(name, rank=40), "method").rank)
+        build(method_values(name) | {"rank": 40}, "method").check(bundle)
 
 
 @pytest.mark.parametrize("name", method_names())
@@ -141,7 +157,5 @@ def test_misspelt_and_wrong_values_are_refused(name):
 
 @pytest.mark.parametrize("name", method_names())
 def test_every_method_has_a_page(name):
-    from tests.conftest import ROOT
-
     page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
     assert "ifference" in page and len(page) > 300

@@ -34,7 +34,7 @@ def typed(page) -> list[str]:
 ALL = sorted({command for page in PAGES for command in typed(page)})
 RUNS = [shlex.split(command)[2:] for command in ALL if command.startswith("python") and "<" not in command]
 FAMILIES = {f"task={folder.name}" for folder in (ROOT / "conf/task").iterdir() if folder.is_dir()} - {"task=commonsense"}
-EXAMPLES = {"method=milora", "method=my_method", "task=wnli"}  # made by the pages that name them
+EXAMPLES = {"method=row_lora", "method=my_method", "task=wnli"}  # made by the pages that name them
 
 
 def kind(arguments: list[str]) -> str:
@@ -108,7 +108,7 @@ def test_the_worked_example_of_a_page_works(name, tmp_path):
         assert not (copy / path).exists(), f"{path} is there already: not an example any more"
         (copy / path).write_text(content, encoding="utf-8")
     if name == "add_a_method":  # its page is described, not printed: the description will do
-        (copy / "docs/methods/milora.md").write_text(page[page.index("\n## 3.") : page.index("\n## 4.")])
+        (copy / "docs/methods/row_lora.md").write_text(page[page.index("\n## 3.") : page.index("\n## 4.")])
 
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
     for line in typed(ROOT / "docs" / f"{name}.md"):
