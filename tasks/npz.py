@@ -42,12 +42,12 @@ def identity(entry: dict[str, Any], name: str, root: str | None) -> dict[str, An
 
 
 def _path(entry: dict[str, Any], name: str, root: str | None) -> Path:
-    path = Path(root or default_root()) / entry["repository"] / entry["file"]
+    path = Path(root or default_root()) / entry["repo"] / entry["file"]
     if not path.is_file():
         where = f"below data.root={root}" if root else "below data/hub"
         raise UserError(
-            f"Data set '{name}' is not {where}: {entry['repository']}/{entry['file']} is missing; get it on a machine with "
-            f"network: hf download {entry['repository']} {entry['file']} --repo-type dataset --local-dir data/hub/{entry['repository']}"
+            f"Data set '{name}' is not {where}: {entry['repo']}/{entry['file']} is missing. "
+            f"Get it on a machine with network: make fetch DATA={name}"
         )
     return path
 

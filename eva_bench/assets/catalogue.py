@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from eva_bench.assets.tables import read_table
 from eva_bench.system.errors import UserError, did_you_mean
 from eva_bench.system.paths import DATA, MANIFESTS
 
@@ -47,13 +47,19 @@ def local_file(name: str, split: str, root: str | None) -> Path:
     named = info["splits"][split]["file"]
     files = [named] if isinstance(named, str) else named
     path = next((folder / file for file in files if (folder / file).is_file()), None)
-    if path is None:
-        where = f"below data.root={root}" if root else "below data/hub, where `make fetch` puts data sets"
-        raise UserError(
-            f"Data set '{name}' ({files[0]}) is not {where}. "
-            f"Get it on a machine with network: make fetch DATA={name}"
-        )
-    return path
+    if path is not None:
+        return path
+    where = f"below data.root={root}" if root else "below data/hub"
+    if "by_hand" in info:
+        raise UserError(f"Data set '{name}' ({files[0]}) is not {where}: put it at {folder / files[0]}{origin(info)}.")
+    raise UserError(
+        f"Data set '{name}' ({files[0]}) is not {where}. Get it on a machine with network: make fetch DATA={name}"
+    )
+
+
+def origin(info: dict[str, Any]) -> str:
+    """Where a data set that no hub has comes from, in brackets after a space; empty if its `by_hand` does not say."""
+    return f" ({info['by_hand']})" if isinstance(info["by_hand"], str) else ""
 
 
 def default_root() -> Path:
@@ -83,9 +89,10 @@ def read_split(name: str, split: str, root: str | None = None) -> list[dict[str,
     """
     path = local_file(name, split, root)
     try:
-        rows = _read(path)
-    except Exception as error:
-        raise UserError(f"Cannot read {path.name} of data set '{name}': {error}") from error
+        rows = read_table(path)
+    except (OSError, ValueError) as error:  # what json, pyarrow and UTF-8 raise for damaged files is a ValueError
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"Cannot read {path.name} of data set '{name}': {reason}") from error
     if not rows:
         raise UserError(f"Data set '{name}' has no rows in split '{split}'.")
     return rows
@@ -97,12 +104,3 @@ def _generated(generator: str, split: str, subset: str | None) -> list[dict[str,
     return importlib.import_module(generator).generate(split, *([subset] if subset else []))
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_table(path).to_pylist()
-    with path.open(encoding="utf-8") as lines:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in lines if line.strip()]
-        return json.load(lines)

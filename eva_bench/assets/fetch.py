@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 import yaml
 from filelock import FileLock
 
-from eva_bench.assets.catalogue import default_root, entry
+from eva_bench.assets.catalogue import default_root, entry, local_file, origin
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import sha256_of
 from eva_bench.system.paths import CONF, DATA
@@ -40,9 +40,20 @@ def check_network() -> None:
 
 
 def verify_dataset(name: str) -> None:
-    """Check a data set that a person has to put here; raises UserError that says from where, or what is wrong with it."""
+    """Check a data set that a person has to put here.
+
+    Raises:
+        UserError: it is not here, with where it comes from, or what is wrong with it.
+    """
     info = entry(name)
-    print(f"{name}: {importlib.import_module(info['loader']).verify(info, name)}")
+    if "loader" in info:
+        print(f"{name}: {importlib.import_module(info['loader']).verify(info, name)}")
+        return
+    for split, facts in info["splits"].items():
+        path = local_file(name, split, None)
+        if facts.get("sha256") not in (None, sha256_of(path)):
+            raise UserError(f"{name}: {path.name} does not have the pinned checksum{origin(info)}.")
+    print(f"{name}: {', '.join(info['splits'])} are here")
 
 
 def fetch_dataset(name: str) -> None:
@@ -59,7 +70,7 @@ def fetch_dataset(name: str) -> None:
             print(f"{name}: already here")
             return
         digests = {}
-        for split, facts in info["splits"].items():
+        for split, facts in info.get("splits", {"file": info}).items():  # a loader's entry may have one file for all
             file = facts["file"] if isinstance(facts["file"], str) else facts["file"][0]
             print(f"{name}: {file}")
             path = Path(hf_hub_download(repo, file, repo_type="dataset", revision=info["revision"], local_dir=folder))
@@ -80,6 +91,11 @@ def fetch_model(name: str) -> None:
         print(f"{name}: carried by the package, nothing to fetch")
         return
     folder = DATA / "models" / model["hub_id"]
+    if "revision" not in model:
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{name}: its weights are not published. conf/model/{name}.yaml says how to make them.")
+        print(f"{name}: already here")
+        return
     with _locked(folder) as complete:
         if complete.exists() and json.loads(complete.read_text())["revision"] == model["revision"]:
             print(f"{name}: already here")

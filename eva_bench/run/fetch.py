@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import yaml
+from omegaconf import OmegaConf
 
 from eva_bench.assets.catalogue import entry
 from eva_bench.assets.fetch import check_network, fetch_dataset, fetch_model, verify_dataset
@@ -78,10 +79,8 @@ def _of_task(task: str, scale: str) -> tuple[list[str], str]:
     if not recipe_file.exists():
         raise UserError(f"There is no recipe for task family '{config['family']}' at scale '{scale}'.")
     recipe = yaml.safe_load(recipe_file.read_text())
-    train = recipe["data"].get("train")
-    own = train is None or train.startswith("${")  # the task's own training rows
-    datasets = [config["dataset"]] if own else [train, config["dataset"]]
-    return datasets, next(item["override /model"] for item in recipe["defaults"] if "override /model" in item)
+    train = OmegaConf.create({"task": config, "train": recipe["data"].get("train")}).train  # may name the task's rows
+    return [train or config["dataset"], config["dataset"]], next(item["override /model"] for item in recipe["defaults"] if "override /model" in item)
 
 
 def _known(group: str, name: str) -> None:

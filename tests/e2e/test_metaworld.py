@@ -145,7 +145,7 @@ def test_an_environment_that_cannot_be_created(command, tiny, places, monkeypatc
 def test_the_paper_s_file_is_not_there(command, tiny, places, tmp_path):
     (tmp_path / "hub").mkdir()
     line = refusal(command, places, "task=metaworld/window-close", f"data.root={tmp_path / 'hub'}", *tiny)
-    assert "ml-jku/meta-world/2M/window-close-v2.npz is missing" in line and "hf download" in line
+    assert "ml-jku/meta-world/2M/window-close-v2.npz is missing" in line and "make fetch DATA=" in line
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -96,6 +97,43 @@ def test_an_archive_that_no_hub_has_is_verified_without_network(monkeypatch, tmp
     (tmp_path / "kitti/images/test/000001.png").write_bytes(b"broken")
     assert fetch.main(["data=vtab1k/kitti"]) == 2
     assert "'000001.png' cannot be decoded" in capsys.readouterr().err
+
+
+@pytest.fixture
+def own_data(monkeypatch, tmp_path) -> Path:
+    """The folder of a CSV data set that a manifest entry says has to be put there by hand."""
+    splits = {split: {"file": f"{split}.csv"} for split in ("train", "test")}
+    info = {"by_hand": "export of the ticket system", "licence": "own", "splits": splits}
+    monkeypatch.setitem(catalogue.manifest(), "own/tickets", info)
+    monkeypatch.setattr(catalogue, "default_root", lambda: tmp_path)
+    return tmp_path / "own/tickets"
+
+
+def test_data_put_there_by_hand_is_told_where_it_comes_from_and_found(own_data, capsys):
+    assert fetch.main(["data=own/tickets"]) == 2
+    error = capsys.readouterr().err
+    assert f"put it at {own_data / 'train.csv'} (export of the ticket system)" in error and error.count("\n") == 1
+    own_data.mkdir(parents=True)
+    for split in ("train", "test"):
+        (own_data / f"{split}.csv").write_text("question,label\nWhy?,1\n")
+    assert fetch.main(["data=own/tickets"]) == 0
+    assert "own/tickets: train, test are here" in capsys.readouterr().out
+    assert catalogue.load_rows("own/tickets", "train") == [{"question": "Why?", "label": 1}]
+    catalogue.entry("own/tickets")["splits"]["test"]["sha256"] = "0" * 64
+    assert fetch.main(["data=own/tickets"]) == 2
+    assert "test.csv does not have the pinned checksum (export of the ticket system)" in capsys.readouterr().err
+
+
+def test_one_file_for_all_splits_is_fetched_and_found(mirror, tmp_path):
+    assert fetch.needs(task="metaworld/push", scale="paper") == (["ml-jku/meta-world/push"], ["decision_paper"])
+    fetch.fetch_dataset("ml-jku/meta-world/push")
+    assert [(repo, file) for repo, file, _ in mirror] == [("ml-jku/meta-world", "2M/push-v2.npz")]
+
+
+def test_a_model_without_published_weights_is_said_to_be_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(downloads_module, "DATA", tmp_path)
+    with pytest.raises(UserError, match=r"not published. conf/model/decision_lite.yaml says how"):
+        fetch.fetch_model("decision_lite")
 
 
 def test_a_group_of_tasks_names_all_its_data_and_one_model():
