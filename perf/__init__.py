@@ -1,1 +1,1 @@
-"""Speed and memory figures, as ratios in one run: `make bench` on a quiet machine writes results/bench/."""
+"""Speed and memory figures, as ratios in one run: `make perf` on a quiet machine writes results/bench/."""

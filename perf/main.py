@@ -1,4 +1,4 @@
-"""`make bench`: every figure, one after the other."""
+"""`make perf`: every figure, one after the other."""
 
 from perf import control, core, eva_init, report, sweeps, vision
 
