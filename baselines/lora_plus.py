@@ -1,0 +1,27 @@
+"""LoRA+ (Hayou et al., arXiv:2402.12354): B learns faster than A."""
+
+from typing import Any
+
+from baselines.lora import LoRA
+from eva_bench.methods.base import method_config
+from eva_bench.methods.layer import Adapter
+from eva_bench.system.errors import UserError
+
+
+@method_config
+class LoRAPlus(LoRA):
+    """LoRA with `lr_ratio` times the learning rate for every B."""
+
+    lr_ratio: float
+
+    def parameter_groups(
+        self, adapter: Adapter, lr: float, weight_decay: float, lr_ratio: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Groups with the method's own ratio; see `Method.parameter_groups`.
+
+        Raises:
+            UserError: another ratio is asked for by train.lr_ratio.
+        """
+        if lr_ratio is not None:
+            raise UserError("method=lora_plus has its own method.lr_ratio: leave train.lr_ratio=null.")
+        return super().parameter_groups(adapter, lr, weight_decay, self.lr_ratio)
