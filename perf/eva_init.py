@@ -18,7 +18,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from eva_bench.eva import compute_subspaces, redistribute_ranks
+from eva_bench.eva import SolverConfig, compute_subspaces, redistribute_ranks
 from eva_bench.eva.inputs import InputTap
 from eva_bench.methods.svd import truncated_svd
 from eva_bench.system.processes import keep_freed_memory
@@ -82,7 +82,7 @@ def our_eva(model: nn.Module, targets: list[str], batches: Batches, rank: int, *
     share_out = partial(redistribute_ranks, rank=rank, rho=RHO)
     widths = {name: min(model.get_submodule(name).weight.shape) for name in targets}
     components = {name: min(rank * RHO, width) for name, width in widths.items()}
-    result = compute_subspaces(model, targets, batches, components=components, ranks=share_out, **options)
+    result = compute_subspaces(model, targets, batches, components=components, ranks=share_out, config=SolverConfig(**options))
     ranks = share_out(result.layers)
     return {name: layer.components[: ranks[name]] for name, layer in result.layers.items()}, result
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,8 +37,9 @@ def method_names() -> list[str]:
 
 def method_values(name: str, rank: int = 4, alpha: float = 6.0, **changes) -> dict:
     """Values of conf/method/<name>.yaml, for an adapter of the given rank."""
-    raw = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text())
-    config = OmegaConf.create({"method": raw, "adapter": {"rank": rank, "alpha": alpha}})
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose(f"method/{name}")
+    config = OmegaConf.create({"method": composed["method"], "adapter": {"rank": rank, "alpha": alpha}})
     return {"name": name} | OmegaConf.to_container(config, resolve=True)["method"] | changes
 
 

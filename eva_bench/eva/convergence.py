@@ -1,4 +1,4 @@
-"""When to look whether enough batches have been read, and how to tell."""
+"""When to check whether enough batches have been read, and how to tell."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from eva_bench.eva import collective
-from eva_bench.eva.moments import Statistic
+from eva_bench.eva.moments import Moments
 from eva_bench.eva.subspace import LayerSubspace
 
-GROWTH = 1.5  # each look comes after this many times the batches of the one before
+GROWTH = 1.5  # each check comes after this many times the batches of the one before
 
 
 def check_points(limit: int) -> Iterator[int]:
-    """Numbers of batches after which to look: 2, 4, 6, 9, 14, 21, ... and the limit."""
+    """Numbers of batches after which to check: 2, 4, 6, 9, 14, 21, ... and the limit."""
     point = 2
     while point < limit:
         yield point
@@ -22,7 +22,7 @@ def check_points(limit: int) -> Iterator[int]:
     yield limit
 
 
-class Trial:
+class ConvergenceCheck:
     """Compares two bases on batches that neither has seen.
 
     The error of a basis falls like 1/n with the batches n behind it, so what the newer basis gains over the older
@@ -30,24 +30,28 @@ class Trial:
 
     Args:
         old, new: subspaces per layer; their groups are measured once.
-        statistics: per group, for its mean and the type of its products.
+        moments: per group, for its mean and the type of its products.
         ranks: how many components of each layer count.
     """
 
     def __init__(
-        self, old, new: dict[str, LayerSubspace], statistics: Mapping[str, Statistic], ranks: dict[str, int]
+        self,
+        old: dict[str, LayerSubspace],
+        new: dict[str, LayerSubspace],
+        moments: Mapping[str, Moments],
+        ranks: dict[str, int],
     ):
         self.new, self.ranks = new, ranks
         self.bases: dict[str, Tensor] = {}  # (in, 2k), the old components and the new ones
         self.offsets: dict[str, Tensor] = {}  # (2k,) what rows at the mean project to
         self.energies: dict[str, Tensor] = {}  # (1 + 2k,) count of rows, then squares per component
-        for name, statistic in statistics.items():
-            basis = torch.cat([old[name].components, new[name].components]).T.to(statistic.operands).contiguous()
-            self.bases[name], self.offsets[name] = basis, statistic.mean() @ basis.float()
+        for name, group in moments.items():
+            basis = torch.cat([old[name].components, new[name].components]).T.to(group.operands).contiguous()
+            self.bases[name], self.offsets[name] = basis, group.mean() @ basis.float()
             self.energies[name] = torch.zeros(1 + basis.shape[1], dtype=torch.float64, device=basis.device)
 
     def add(self, leader: str, rows: Tensor) -> None:
-        """Measure shifted rows, (n, in), in the type of the statistic's products."""
+        """Measure shifted rows, (n, in), in the type of the moments' products."""
         energies = self.energies[leader]
         energies[0] += len(rows)
         energies[1:] += (rows @ self.bases[leader]).float().sub_(self.offsets[leader]).square_().sum(0)

@@ -1,13 +1,14 @@
 """The paper's own solver: incremental SVD, stopped when no component turns any more."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from eva_bench.eva import collective
 from eva_bench.eva.errors import EvaError
-from eva_bench.eva.inputs import open_batches
 from eva_bench.eva.moments import Spectrum
-from eva_bench.eva.solver import Passes
+from eva_bench.eva.solver import Solver
 from eva_bench.eva.subspace import EvaResult
 from eva_bench.methods.svd import truncated_svd
 
@@ -60,48 +61,47 @@ class IncrementalSVD:
         return Spectrum(self.components, self.singular_values.square() / divisor, self.square_sum / divisor, self.rows)
 
 
-class IncrementalPasses(Passes):
+class IncrementalSolver(Solver):
     """Solver `incremental`: goes round the batches until every component in use has converged.
 
     A layer whose components have all converged is left out until ranks move back to it. Batches with fewer rows than
     components are skipped for a layer, as in PEFT.
     """
 
-    def __init__(self, *args):
-        super().__init__(*args)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         if collective.processes() > 1:
             raise EvaError("solver 'incremental' depends on the order of all rows and works in one process only")
         self.solvers: dict[str, IncrementalSVD] = {}
-        self.settled: set[str] = set()
+        self.resting: set[str] = set()
 
     def take(self, leader: str, rows: Tensor) -> None:
         if not torch.isfinite(rows).all():
             raise EvaError(f"the inputs of layer '{leader}' contain NaN or infinite values")
         if leader not in self.solvers:
-            k, settings = self.components(leader), self.settings
-            self.solvers[leader] = IncrementalSVD(k, settings.tau, center=settings.center, seed=settings.seed)
-        if leader not in self.settled and len(rows) >= self.solvers[leader].k:
+            k, config = self.components(leader), self.config
+            self.solvers[leader] = IncrementalSVD(k, config.tau, center=config.center, seed=self.seed)
+        if leader not in self.resting and len(rows) >= self.solvers[leader].k:
             self.solvers[leader].update(rows)
 
     def result(self) -> EvaResult:
-        source = open_batches(self.batches)
-        while self.read < self.settings.max_batches:
-            before = self.read
-            if not self.forward(source):
-                source = open_batches(self.batches, again=True)
-                if not self.forward(source):
-                    reason = "can be read only once" if before else "is empty"
-                    raise EvaError(f"the loader of batches {reason}")
+        batches = 0
+        while batches < self.config.max_batches:
+            if not self.read():
+                self.reader.restart()
+                if not self.read():
+                    raise EvaError(f"the loader of batches {'can be read only once' if batches else 'is empty'}")
+            batches += 1
             self.check_targets()
-            if self._all_settled():
+            if self._all_converged():
                 self.converged, self.stopped = True, "tolerance"
                 break
         spectra = {name: solver.spectrum() for name, solver in self.solvers.items() if solver.rows}
         if unready := [name for name in self.solvers if name not in spectra]:
             raise EvaError(f"no batch held as many rows for layer '{unready[0]}' as it has components")
-        return self.present(spectra, self.read, "incremental")
+        return self.present(spectra, batches, "incremental")
 
-    def _all_settled(self) -> bool:
+    def _all_converged(self) -> bool:
         """Whether all components that the ranks select have converged; notes which layers may rest."""
         if not all(solver.rows for solver in self.solvers.values()):
             return False
@@ -110,5 +110,5 @@ class IncrementalPasses(Passes):
         for name, rank in ranks.items():
             leader = self.tap.groups[name]
             needed[leader] = max(needed[leader], rank)
-        self.settled = {name for name, rank in needed.items() if self.solvers[name].converged[:rank].all()}
-        return len(self.settled) == len(self.solvers)
+        self.resting = {name for name, rank in needed.items() if self.solvers[name].converged[:rank].all()}
+        return len(self.resting) == len(self.solvers)

@@ -1,7 +1,7 @@
 """Getting at the inputs of layers: batches, masks, hooks, and a forward pass that stops when all is seen."""
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -25,15 +25,6 @@ def input_width(name: str, layer: nn.Module) -> int:
     if not isinstance(layer, (nn.Linear, Conv1D)):
         raise EvaError(f"layer '{name}' is a {type(layer).__name__}; only Linear and Conv1D layers are supported")
     return weight.shape[0] if isinstance(layer, Conv1D) else weight.shape[1]
-
-
-def open_batches(batches: Iterable | Callable[[], Iterator], again: bool = False) -> Iterator:
-    """Start reading from the first batch; `again` says that they have been read before."""
-    if callable(batches) and not isinstance(batches, Iterable):
-        return iter(batches())
-    if again and iter(batches) is batches:
-        raise EvaError("a second pass is needed but the batches can be read only once; give a list or a callable")
-    return iter(batches)
 
 
 def default_forward(module: nn.Module, batch) -> None:

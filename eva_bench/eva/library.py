@@ -1,26 +1,27 @@
 """The library door: EVA for any PEFT LoRA model, without the rest of the suite."""
 
-from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from eva_bench.eva.config import SolverConfig
 from eva_bench.eva.engine import compute_subspaces
 from eva_bench.eva.errors import EvaError
 from eva_bench.eva.ranks import redistribute_ranks
+from eva_bench.eva.reader import Batches
 from eva_bench.eva.subspace import EvaResult
 
 
 def initialize_eva(
     peft_model: nn.Module,
-    batches: Iterable | Callable,
+    batches: Batches,
     *,
     rho: float = 2.0,
     score: str = "ratio",
     adapter_name: str = "default",
-    **options,
+    config: SolverConfig | None = None,
 ) -> EvaResult:
     """Start the LoRA layers of a PEFT model from the directions in which their inputs vary most.
 
@@ -32,7 +33,7 @@ def initialize_eva(
         batches: what the model is called with, see `compute_subspaces`; dicts of tensors as from a DataLoader.
         rho: a layer may get up to round(r * rho); 1 keeps all ranks.
         score: how components compete for ranks, see `redistribute_ranks`.
-        options: passed on to `compute_subspaces` (tolerance, max_batches, solver, use_label_mask, ...).
+        config: how the subspaces are computed (tolerance, max_batches, solver, use_label_mask, ...).
 
     Returns:
         The subspaces and how they were found.
@@ -40,13 +41,13 @@ def initialize_eva(
     Raises:
         EvaError: no LoRA layer on a Linear or Conv1D, a rank_pattern is set already, or what `compute_subspaces` finds.
     """
-    config = peft_model.peft_config[adapter_name]
-    if config.rank_pattern:
+    lora = peft_model.peft_config[adapter_name]
+    if lora.rank_pattern:
         raise EvaError("this model has a rank_pattern; EVA shares out the ranks itself: remove it from the LoraConfig")
     layers = _lora_layers(peft_model, adapter_name)
-    most = round(config.r * rho)
+    most = round(lora.r * rho)
     widths = {name: min(layer.in_features, layer.out_features) for name, layer in layers.items()}
-    share_out = partial(redistribute_ranks, rank=config.r, rho=rho, score=score)
+    share_out = partial(redistribute_ranks, rank=lora.r, rho=rho, score=score)
     with peft_model.disable_adapter():
         result = compute_subspaces(
             peft_model,
@@ -54,7 +55,7 @@ def initialize_eva(
             batches,
             components={name: min(most, width) for name, width in widths.items()},
             ranks=share_out,
-            **options,
+            config=config,
         )
     _write(peft_model, adapter_name, layers, share_out(result.layers), result)
     return result

@@ -1,7 +1,7 @@
 """What is remembered about the inputs of a layer: sums that add up over batches and processes.
 
 Products are float32, sums over batches float64. Rows are shifted by the mean of the first batch before anything is
-squared, so that inputs with a large mean lose no digits. All sums lie in one flat vector: two statistics with the same
+squared, so that inputs with a large mean lose no digits. All sums lie in one flat vector: two of them with the same
 shift and test matrix merge by adding the vectors.
 """
 
@@ -25,7 +25,7 @@ class Spectrum:
     rows: int
 
 
-class Statistic:
+class Moments:
     """Count, sum and sum of squares of shifted rows, and their second moments times a test matrix, (in, columns).
 
     `add` and `move` work on the sums since the last `absorb`, which are what a process has to share with others.
@@ -102,7 +102,7 @@ class Statistic:
         return (row_sum / self.sums[0]).float() if self.center else torch.zeros_like(self.shift)
 
 
-class SecondMoment(Statistic):
+class ExactMoments(Moments):
     """Every second moment, (in, in): exact, for narrow layers."""
 
     def __init__(self, shift: Tensor, center: bool):
@@ -116,7 +116,7 @@ class SecondMoment(Statistic):
         return vectors.flip(1).T, values.flip(0).clamp_min(0)
 
 
-class Sketch(Statistic):
+class SketchedMoments(Moments):
     """Second moments times a test matrix, Y = Xᵀ X Ω (in, q): one pass, memory linear in the width.
 
     The Nyström formula turns Y into the eigenpairs of a rank-q approximation, which is the better the closer Ω is to

@@ -1,59 +1,46 @@
-"""What every solver shares: its settings, reading batches through the model, presenting the result."""
+"""What every solver shares: what it was asked for, and how its outcome is presented."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eva_bench.eva import collective
+from eva_bench.eva.config import SolverConfig
 from eva_bench.eva.errors import EvaError
-from eva_bench.eva.inputs import InputTap, RowSelector
 from eva_bench.eva.moments import Spectrum
+from eva_bench.eva.reader import BatchReader, Progress
 from eva_bench.eva.subspace import EvaResult, LayerSubspace
-from eva_bench.models.batches import to_device, trim_padding
 
-BF16_WIDTH = 256  # narrower models gain nothing from bf16 passes
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything `compute_subspaces` was asked for; explained there."""
-
-    solver: str
-    center: bool
-    tolerance: float
-    tau: float
-    min_batches: int
-    max_batches: int
-    columns: int | None
-    second_pass: bool
-    ranks: Callable | None
-    forward: Callable
-    row_mask: Callable
-    trim: bool
-    autocast: str | bool
-    seed: int
-    progress: Callable | None
+ShareOut = Callable[[dict[str, LayerSubspace]], dict[str, int]]
 
 
-def model_device(module: nn.Module) -> torch.device:
-    """Where inputs go: the device of the first real parameter."""
-    return next((p.device for p in module.parameters() if p.device.type != "meta"), torch.device("cpu"))
+class Solver:
+    """Reads batches; subclasses decide what to remember and when to stop.
 
+    Args:
+        reader: of the batches.
+        counts: how many components each layer needs.
+        config: options of the engine.
+        ranks: maps subspaces to the ranks that will be used; None: every component is used.
+        seed: of random test matrices.
+        progress: called with the batches read so far and the last estimate of the gap.
+    """
 
-class Passes:
-    """Forward passes over batches; subclasses decide what to remember and when to stop."""
-
-    def __init__(self, tap: InputTap, batches, counts: dict[str, int], settings: Settings):
-        self.tap, self.batches, self.counts, self.settings = tap, batches, counts, settings
-        self.device = model_device(tap.module)
-        self.autocast = _autocast(tap, settings.autocast, self.device)
+    def __init__(
+        self,
+        reader: BatchReader,
+        counts: dict[str, int],
+        config: SolverConfig,
+        *,
+        ranks: ShareOut | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ):
+        self.reader, self.counts, self.config = reader, counts, config
+        self.ranks, self.seed, self.progress = ranks, seed, progress
+        self.tap, self.device = reader.tap, reader.device
         self.started = time.perf_counter()
-        self.read = 0  # batches, by this process
         self.gap: float | None = None
         self.converged = False
         self.stopped = "cap"
@@ -66,24 +53,12 @@ class Passes:
         """Read until it is enough."""
         raise NotImplementedError
 
-    def forward(self, source: Iterator) -> bool:
-        """Run the next batch; False if there is none."""
-        batch = next(source, None)
-        if batch is None:
+    def read(self) -> bool:
+        """Read one batch; False if there was none left."""
+        if not self.reader.read(self.take):
             return False
-        if self.settings.trim:
-            batch = trim_padding(batch)
-        batch = to_device(batch, self.device)
-        masks = self.settings.row_mask(batch)
-        select = RowSelector([] if masks is None else [masks] if isinstance(masks, Tensor) else masks)
-        self.tap.run(
-            lambda: self.settings.forward(self.tap.module, batch),
-            lambda leader, x: self.take(leader, select(x)),
-            self.autocast,
-        )
-        self.read += 1
-        if self.settings.progress:
-            self.settings.progress(self.read, self.gap)
+        if self.progress:
+            self.progress(self.reader.count, self.gap)
         return True
 
     def components(self, leader: str) -> int:
@@ -109,15 +84,23 @@ class Passes:
 
     def used_ranks(self, layers: dict[str, LayerSubspace]) -> dict[str, int]:
         """How many components of each layer have to be right."""
-        return self.settings.ranks(layers) if self.settings.ranks else self.counts
+        return self.ranks(layers) if self.ranks else self.counts
 
     def check_targets(self) -> None:
-        """Refuse to go on without a target."""
+        """Refuse to go on without a target.
+
+        Raises:
+            EvaError: a target layer did not run.
+        """
         if missing := self.tap.missing():
             raise EvaError(f"layer '{missing[0]}' never ran in the forward pass ({len(missing)} such targets)")
 
     def present(self, spectra: dict[str, Spectrum], batches: int, solver: str) -> EvaResult:
-        """Put everything into the result."""
+        """Put everything into the result.
+
+        Raises:
+            EvaError: a layer received fewer rows than it needs components.
+        """
         for name, count in self.counts.items():
             rows = spectra[self.tap.groups[name]].rows
             if rows < count:
@@ -135,18 +118,3 @@ class Passes:
             gap=self.gap,
             stopped=self.stopped,
         )
-
-
-def _autocast(tap: InputTap, choice: str | bool, device: torch.device) -> Callable:
-    """A context for the forward passes."""
-    if choice == "auto":
-        float32 = all(p.dtype == torch.float32 for p in tap.module.parameters() if p.is_floating_point())
-        choice = float32 and max(tap.widths.values()) >= BF16_WIDTH and computes_in_bf16(device)
-    return partial(torch.autocast, device.type, dtype=torch.bfloat16) if choice else nullcontext
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether products of bf16 matrices are faster than of float32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

@@ -6,7 +6,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from eva_bench.eva import EvaError, compute_subspaces
+from eva_bench.eva import EvaError
+from tests.eva import subspaces
 
 
 def make_batches(count: int = 12) -> list[torch.Tensor]:
@@ -18,7 +19,7 @@ def make_batches(count: int = 12) -> list[torch.Tensor]:
 def solve(batches, solver: str):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(40, 24), nn.Tanh(), nn.Linear(24, 2))
-    return compute_subspaces(model, ["0", "2"], batches, components=4, solver=solver, tolerance=-1)
+    return subspaces(model, ["0", "2"], batches, components=4, solver=solver, tolerance=-1)
 
 
 def worker(rank: int, folder: str) -> None:

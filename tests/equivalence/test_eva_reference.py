@@ -6,8 +6,9 @@ import torch
 from sklearn.decomposition import IncrementalPCA
 from torch import nn
 
-from eva_bench.eva import compute_subspaces, redistribute_ranks
+from eva_bench.eva import redistribute_ranks
 from eva_bench.eva.incremental import IncrementalSVD
+from tests.eva import subspaces
 
 
 def structured_batches(count: int = 12, rows: int = 256, width: int = 48, decay: float = 2.0, mean: float = 1.0):
@@ -50,9 +51,7 @@ def smallest_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize("center", [True, False])
 def test_exact_solver_is_the_svd_of_all_rows(center):
     batches, model = structured_batches(), TwoLayers()
-    result = compute_subspaces(
-        model, TARGETS, [{"input_ids": b} for b in batches], components=6, center=center, tolerance=0
-    )
+    result = subspaces(model, TARGETS, [{"input_ids": b} for b in batches], components=6, center=center, tolerance=0)
     for name, rows in hidden_rows(model, batches).items():
         centred = rows - rows.mean(0) if center else rows
         _, values, vectors = torch.linalg.svd(centred, full_matrices=False)
@@ -78,11 +77,11 @@ def test_incremental_solver_is_scikit_learns():
     assert np.allclose(spectrum.eigenvalues.numpy() / spectrum.total_variance, reference.explained_variance_ratio_)
 
 
-def test_incremental_solver_stops_when_the_used_components_have_settled():
+def test_incremental_solver_stops_when_the_used_components_have_converged():
     batches = [{"input_ids": b} for b in structured_batches()]
     options = {"components": 6, "solver": "incremental", "max_batches": 200}
-    few = compute_subspaces(TwoLayers(), ["first"], batches, ranks=lambda layers: {"first": 2}, **options)
-    all_of_them = compute_subspaces(TwoLayers(), ["first"], batches, **options)
+    few = subspaces(TwoLayers(), ["first"], batches, ranks=lambda layers: {"first": 2}, **options)
+    all_of_them = subspaces(TwoLayers(), ["first"], batches, **options)
     assert few.converged and all_of_them.converged and few.batches <= all_of_them.batches
 
 
@@ -101,7 +100,7 @@ def test_all_solvers_find_the_same_subspaces_as_peft(solver):
     peft = get_eva_state_dict(
         model, batches, config, prepare_model_inputs_fn=None, prepare_layer_inputs_fn=None, show_progress_bar=False
     )
-    result = compute_subspaces(
+    result = subspaces(
         model, TARGETS, batches, components=6, solver=solver, tau=0.999, tolerance=0, columns=16, second_pass=True
     )
     ranks = redistribute_ranks(result.layers, rank=3, rho=2)
@@ -116,7 +115,7 @@ def test_order_and_size_of_batches_do_not_matter(solver):
 
     def solve(parts):
         model = nn.Sequential(nn.Linear(48, 4))
-        return compute_subspaces(model, ["0"], parts, components=6, solver=solver, tolerance=0).layers["0"]
+        return subspaces(model, ["0"], parts, components=6, solver=solver, tolerance=0).layers["0"]
 
     reference = solve(batches)
     for parts in (batches[::-1], torch.cat(batches).split(64), torch.cat(batches).split(1000)):
@@ -132,7 +131,7 @@ def test_bf16_passes_lose_no_captured_variance(solver):
     moments = torch.cov(rows.T)
 
     def captured(autocast):
-        result = compute_subspaces(
+        result = subspaces(
             model, TARGETS, batches, components=8, solver=solver, autocast=autocast, tolerance=0, columns=24
         )
         components = result.layers["second"].components.double()
@@ -156,8 +155,8 @@ def test_a_pretrained_model_is_captured_nearly_as_well_as_possible(solver, real_
     ids = torch.tensor(tokenizer(text)["input_ids"][: 40 * 8 * 96]).view(40, 8, 96)
     batches = [{"input_ids": part} for part in ids]
     targets = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
-    everything = compute_subspaces(model, targets, batches, components=16, solver="exact", tolerance=-1)
-    result = compute_subspaces(model, targets, batches, components=16, solver=solver, tolerance=0.005)
+    everything = subspaces(model, targets, batches, components=16, solver="exact", tolerance=-1)
+    result = subspaces(model, targets, batches, components=16, solver=solver, tolerance=0.005)
     assert everything.batches == 40
     ratios = []
     for name in targets:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from eva_bench.eva import EvaError, compute_subspaces
+from eva_bench.eva import EvaError
 from tests.conftest import FixedBatches, tiny_gpt2, tiny_llama
+from tests.eva import subspaces
 
 QKV = ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj", "model.layers.0.self_attn.v_proj"]
 MLP = ["model.layers.1.mlp.gate_proj", "model.layers.1.mlp.up_proj", "model.layers.1.mlp.down_proj"]
@@ -37,7 +38,7 @@ def hooks(module: nn.Module) -> int:
 @pytest.mark.parametrize("solver", ["exact", "sketch"])
 def test_every_real_row_and_no_padding_is_counted(solver):
     module, batches = tiny_llama(), FixedBatches()
-    result = compute_subspaces(module, QKV + MLP, batches, components=4, solver=solver, tolerance=0)
+    result = subspaces(module, QKV + MLP, batches, components=4, solver=solver, tolerance=0)
     rows = record_inputs(module, QKV + MLP, batches)
     for name, layer in result.layers.items():
         covariance = torch.cov(rows[name].T)
@@ -53,7 +54,7 @@ def test_every_real_row_and_no_padding_is_counted(solver):
 def test_padding_is_cut_off_and_changes_nothing():
     module, batches = tiny_llama(), list(FixedBatches())
     wide = [{key: nn.functional.pad(value, (0, 30)) for key, value in batch.items()} for batch in batches]
-    narrow, padded = (compute_subspaces(module, QKV, data, components=4) for data in (batches, wide))
+    narrow, padded = (subspaces(module, QKV, data, components=4) for data in (batches, wide))
     assert torch.equal(narrow.layers[QKV[0]].components, padded.layers[QKV[0]].components)
 
 
@@ -61,12 +62,12 @@ def test_label_mask_keeps_only_labelled_positions():
     batches = list(FixedBatches())
     for batch in batches:
         batch["labels"][:, :10] = -100
-    result = compute_subspaces(tiny_llama(), QKV, batches, components=4, use_label_mask=True, tolerance=0)
+    result = subspaces(tiny_llama(), QKV, batches, components=4, use_label_mask=True, tolerance=0)
     assert result.rows == 6 * (3 * 10 + 5)
 
 
 def test_shared_inputs_are_computed_once():
-    result = compute_subspaces(tiny_llama(), QKV + MLP, FixedBatches(), components=4)
+    result = subspaces(tiny_llama(), QKV + MLP, FixedBatches(), components=4)
     groups = {name: layer.group for name, layer in result.layers.items()}
     assert [groups[name] for name in QKV] == [QKV[0]] * 3
     assert [groups[name] for name in MLP] == [MLP[0], MLP[0], MLP[2]]
@@ -77,7 +78,7 @@ def test_the_forward_pass_stops_after_the_last_target_and_leaves_no_trace():
     module = tiny_llama().train()
     runs = []
     handle = module.lm_head.register_forward_hook(lambda *_: runs.append(1))
-    compute_subspaces(module, QKV, FixedBatches(), components=4, tolerance=0)
+    subspaces(module, QKV, FixedBatches(), components=4, tolerance=0)
     assert len(runs) == 1  # only the first pass, which finds out where it may stop
     handle.remove()
     assert module.training and module.config.use_cache and hooks(module) == 0
@@ -86,18 +87,18 @@ def test_the_forward_pass_stops_after_the_last_target_and_leaves_no_trace():
 def test_hooks_are_removed_when_the_model_fails():
     module = tiny_llama()
     with pytest.raises(IndexError):
-        compute_subspaces(module, QKV, [{"input_ids": torch.full((2, 9), 999)}], components=4)
+        subspaces(module, QKV, [{"input_ids": torch.full((2, 9), 999)}], components=4)
     assert hooks(module) == 0
 
 
 def test_language_model_head_can_be_a_target():
-    result = compute_subspaces(tiny_llama(), ["lm_head"], FixedBatches(), components=4)
+    result = subspaces(tiny_llama(), ["lm_head"], FixedBatches(), components=4)
     assert result.layers["lm_head"].components.shape == (4, 32)
 
 
 def test_conv1d_has_its_input_width_first():
     names = ["transformer.h.0.attn.c_attn", "transformer.h.1.mlp.c_proj"]
-    result = compute_subspaces(tiny_gpt2(), names, FixedBatches(), components=4)
+    result = subspaces(tiny_gpt2(), names, FixedBatches(), components=4)
     assert [result.layers[name].components.shape[1] for name in names] == [32, 128]
 
 
@@ -107,7 +108,7 @@ def test_bert_pooler_has_one_row_per_sequence():
     torch.manual_seed(0)
     config = BertConfig(vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48)
     names = ["encoder.layer.0.attention.self.query", "pooler.dense"]
-    result = compute_subspaces(BertModel(config), names, FixedBatches(), components=4, tolerance=0)
+    result = subspaces(BertModel(config), names, FixedBatches(), components=4, tolerance=0)
     assert result.layers["pooler.dense"].rows == 6 * 4
     assert result.layers[names[0]].rows == 6 * 75
 
@@ -125,7 +126,7 @@ class Images(nn.Module):
 
 def test_four_dimensional_inputs_count_every_position():
     batches = [torch.randn(8, 3, 4, 6) for _ in range(5)]
-    result = compute_subspaces(Images(), ["patch", "head"], batches, components=2, tolerance=0)
+    result = subspaces(Images(), ["patch", "head"], batches, components=2, tolerance=0)
     assert result.layers["patch"].rows == 5 * 8 * 12
     assert result.layers["head"].rows == 5 * 8
 
@@ -143,7 +144,7 @@ def test_masks_apply_to_the_inputs_whose_shape_they_have():
             return self.block(self.embed(x).repeat_interleave(3, 1))
 
     batches = [torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(i)) for i in range(4)]
-    result = compute_subspaces(
+    result = subspaces(
         Trajectories(), ["embed", "block"], batches, components=2, row_mask=lambda batch: (states, fused), tolerance=0
     )
     assert result.layers["embed"].rows == 4 * 8
@@ -152,7 +153,7 @@ def test_masks_apply_to_the_inputs_whose_shape_they_have():
 
 def test_same_seed_same_bytes_and_global_randomness_untouched():
     module, state = tiny_llama(), torch.get_rng_state()
-    first, second = (compute_subspaces(module, MLP, FixedBatches(), components=4, solver="sketch") for _ in "ab")
+    first, second = (subspaces(module, MLP, FixedBatches(), components=4, solver="sketch") for _ in "ab")
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(first.layers[MLP[2]].components, second.layers[MLP[2]].components)
 
@@ -160,9 +161,11 @@ def test_same_seed_same_bytes_and_global_randomness_untouched():
 def test_reading_stops_at_the_tolerance_or_the_cap():
     endless = lambda: iter(lambda: torch.randn(64, 3, 2, 6), None)  # noqa: E731
     torch.manual_seed(0)
-    settled = compute_subspaces(Images(), ["patch"], endless, components=2, tolerance=0.05, max_batches=400)
-    assert settled.converged and settled.stopped == "tolerance" and settled.gap <= 0.05 and settled.batches < 400
-    capped = compute_subspaces(Images(), ["patch"], endless, components=2, tolerance=0, max_batches=12)
+    converged = subspaces(Images(), ["patch"], endless, components=2, tolerance=0.05, max_batches=400)
+    assert (
+        converged.converged and converged.stopped == "tolerance" and converged.gap <= 0.05 and converged.batches < 400
+    )
+    capped = subspaces(Images(), ["patch"], endless, components=2, tolerance=0, max_batches=12)
     assert not capped.converged and capped.stopped == "cap" and capped.batches == 12
 
 
@@ -172,19 +175,19 @@ def test_second_pass_improves_the_sketch():
     model, every = nn.Sequential(nn.Linear(64, 2)), torch.cat(batches).T.double()
 
     def captured(**options):
-        result = compute_subspaces(model, ["0"], batches, components=8, solver="sketch", tolerance=0, **options)
+        result = subspaces(model, ["0"], batches, components=8, solver="sketch", tolerance=0, **options)
         components = result.layers["0"].components.double()
         return float((components @ torch.cov(every) * components).sum())
 
     assert captured(second_pass=True) > captured()
     with pytest.raises(EvaError, match="only once"):
-        compute_subspaces(model, ["0"], iter(batches), components=8, solver="sketch", second_pass=True)
+        subspaces(model, ["0"], iter(batches), components=8, solver="sketch", second_pass=True)
 
 
 def test_bf16_models_are_summed_in_float32():
     module, batches = tiny_llama(), FixedBatches()
-    exact = compute_subspaces(module, MLP, batches, components=4, tolerance=0)
-    low = compute_subspaces(module.to(torch.bfloat16), MLP, batches, components=4, tolerance=0)
+    exact = subspaces(module, MLP, batches, components=4, tolerance=0)
+    low = subspaces(module.to(torch.bfloat16), MLP, batches, components=4, tolerance=0)
     for name in MLP:
         assert low.layers[name].components.dtype == torch.float32
         assert low.explained_variance[name] == pytest.approx(exact.explained_variance[name], rel=2e-3)
@@ -226,11 +229,11 @@ GOOD = [torch.randn(20, 6, generator=torch.Generator().manual_seed(i)) for i in 
 )
 def test_bad_input_is_named(solver, model, targets, batches, components, message):
     with pytest.raises(EvaError, match=message):
-        compute_subspaces(model(), targets, batches, components=components, solver=solver, max_batches=8)
+        subspaces(model(), targets, batches, components=components, solver=solver, max_batches=8)
 
 
 def test_the_incremental_solver_needs_batches_it_can_read_again():
     with pytest.raises(EvaError, match="only once"):
-        compute_subspaces(bad_model(), ["used"], iter(GOOD[:1]), components=2, solver="incremental", tau=1.0)
+        subspaces(bad_model(), ["used"], iter(GOOD[:1]), components=2, solver="incremental", tau=1.0)
     with pytest.raises(EvaError, match="solver"):
-        compute_subspaces(bad_model(), ["used"], GOOD, components=2, solver="magic")
+        subspaces(bad_model(), ["used"], GOOD, components=2, solver="magic")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eva_bench.eva.moments import SecondMoment, Sketch, nystrom
+from eva_bench.eva.moments import ExactMoments, SketchedMoments, nystrom
 
 
 def make_rows(n: int = 4000, width: int = 48, decay: float = 1.5, mean: float = 0.0, seed: int = 0) -> torch.Tensor:
@@ -28,7 +28,7 @@ def fill(statistic, rows: torch.Tensor, batch: int = 500):
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
 def test_second_moment_is_the_covariance_even_with_a_large_mean(mean):
     rows = make_rows(mean=mean)
-    spectrum = fill(SecondMoment(rows[:500].mean(0), center=True), rows).spectrum()
+    spectrum = fill(ExactMoments(rows[:500].mean(0), center=True), rows).spectrum()
     values = torch.linalg.eigvalsh(covariance(rows)).flip(0)
     assert spectrum.rows == len(rows)
     assert torch.allclose(spectrum.eigenvalues, values, rtol=1e-4, atol=1e-7)
@@ -37,14 +37,14 @@ def test_second_moment_is_the_covariance_even_with_a_large_mean(mean):
 
 def test_uncentred_moments_contain_the_mean():
     rows = make_rows(mean=3.0)
-    spectrum = fill(SecondMoment(torch.zeros(48), center=False), rows).spectrum()
+    spectrum = fill(ExactMoments(torch.zeros(48), center=False), rows).spectrum()
     moment = rows.double().T @ rows.double() / len(rows)
     assert torch.allclose(spectrum.eigenvalues, torch.linalg.eigvalsh(moment).flip(0), rtol=1e-3)
 
 
 def test_sketch_with_power_steps_captures_nearly_everything():
     rows = make_rows(n=8000, width=128, decay=1.0)
-    sketch = Sketch(rows[:500].mean(0), 32, center=True, seed=0)
+    sketch = SketchedMoments(rows[:500].mean(0), 32, center=True, seed=0)
     for index, part in enumerate(rows.split(500)):
         if index in (2, 4, 6, 9, 14):
             sketch.renew(sketch.spectrum())
@@ -62,7 +62,7 @@ def test_shares_of_several_processes_add_up(kind):
     rows = make_rows(mean=2.0)
 
     def make(shift):
-        return SecondMoment(shift, True) if kind == "exact" else Sketch(shift, 24, True, seed=0)
+        return ExactMoments(shift, True) if kind == "exact" else SketchedMoments(shift, 24, True, seed=0)
 
     together = fill(make(rows[:500].mean(0)), rows).spectrum()
     first, second = make(rows[:500].mean(0)), make(rows[2000:2500].mean(0))
@@ -86,7 +86,7 @@ def test_nystrom_is_exact_for_a_matrix_of_low_rank():
 
 
 def test_constant_rows_have_no_variance_and_break_nothing():
-    sketch = fill(Sketch(torch.ones(32), 8, True, seed=0), torch.ones(100, 32))
+    sketch = fill(SketchedMoments(torch.ones(32), 8, True, seed=0), torch.ones(100, 32))
     spectrum = sketch.spectrum()
     assert torch.isfinite(spectrum.components).all() and spectrum.total_variance == 0
 
@@ -103,7 +103,7 @@ def test_a_sketch_of_degenerate_rows_stays_finite_and_orthonormal(kind, scale, l
         "one direction": torch.randn(40, 1, generator=generator) * direction,
         "fewer rows than columns": torch.randn(6, 64, generator=generator),
     }[kind] * scale
-    sketch = Sketch(rows[0].bfloat16().float(), 24, center=True, seed=0, low_precision=low_precision)
+    sketch = SketchedMoments(rows[0].bfloat16().float(), 24, center=True, seed=0, low_precision=low_precision)
     for _ in range(3):
         sketch.add(rows - sketch.shift)
         sketch.absorb()

@@ -1,0 +1,45 @@
+"""The one place of every option of the engine."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
+
+from eva_bench.eva.errors import EvaError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverConfig:
+    """How subspaces are computed; the values of the suite are in `conf/method/eva.yaml`.
+
+    Attributes:
+        solver: `exact` keeps all second moments, `sketch` a part that grows linearly with the width, `auto` takes
+            `exact` up to width 256 and `sketch` above, `incremental` is the paper's procedure.
+        center: covariance (True) or raw second moment.
+        use_label_mask: count only positions whose label is not -100.
+        tolerance: stop when more batches would add less than this share of the explained variance, as measured on
+            batches that neither the current nor the previous basis has seen.
+        tau: cosine at which a component has converged, solver `incremental`.
+        min_batches: never stop before, counted over all processes.
+        max_batches: never read more, counted over all processes.
+        columns: width of the sketch; None: 1.5 times the components, at least 16 more than these.
+        second_pass: read the same batches once more with the final basis as the sketch's test matrix.
+        autocast: bf16 for the passes: True, False, or `auto` (float32 models of width 256 and more, on hardware that
+            computes in bf16). Sums are float32 and float64 in any case.
+        stop_early: leave the forward pass after the last target.
+    """
+
+    solver: Literal["auto", "exact", "sketch", "incremental"] = "auto"
+    center: bool = True
+    use_label_mask: bool = False
+    tolerance: float = 0.003
+    tau: float = 0.99
+    min_batches: int = 4
+    max_batches: int = 256
+    columns: int | None = None
+    second_pass: bool = False
+    autocast: Literal["auto"] | bool = "auto"
+    stop_early: bool = True
+
+    def __post_init__(self) -> None:
+        known = get_args(get_type_hints(SolverConfig)["solver"])
+        if self.solver not in known:
+            raise EvaError(f"unknown solver {self.solver!r}: choose one of {', '.join(known)}")
