@@ -31,12 +31,15 @@ class Browser:
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
         flags = (
-            f"--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars --user-data-dir='{profile}' "
-            "--disable-background-networking --remote-debugging-pipe about:blank"
+            f"--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars "
+            f"--user-data-dir='{profile}' --disable-background-networking --remote-debugging-pipe about:blank"
         )
         command = f"exec {executable()} {flags} 3<&{to_browser} 4>&{from_browser}"
         self._process = subprocess.Popen(
-            ["bash", "-c", command], pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["bash", "-c", command],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(to_browser), os.close(from_browser)
         self._buffer, self._id, self._session = b"", 0, None
@@ -59,7 +62,9 @@ class Browser:
     def send(self, method: str, **parameters) -> dict:
         """One command, and its result."""
         self._id += 1
-        message = {"id": self._id, "method": method, "params": parameters} | ({"sessionId": self._session} if self._session else {})
+        message = {"id": self._id, "method": method, "params": parameters} | (
+            {"sessionId": self._session} if self._session else {}
+        )
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
@@ -89,7 +94,9 @@ class Browser:
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
 
     def resize(self, width: int, height: int) -> None:
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))

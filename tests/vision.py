@@ -1,4 +1,4 @@
-"""Small vision transformers in the layout of timm's hub models, one for each model of conf/model/ that is of this kind."""
+"""Small vision transformers in the layout of timm's hub models, one for each vision model of conf/model/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every method must hold on encoders with a head: nothing changes at the start, the head is trained, all of it loads."""
+"""What every method must hold on encoders with a head: no change before training, a trained head, all of it loads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF, method_names, method_values
 
 MODELS = ("roberta_base", "deberta_v3_base", "pocket_encoder")
-HEADS = {"roberta_base": ("classifier",), "deberta_v3_base": ("pooler", "classifier"), "pocket_encoder": ("classifier",)}
+HEADS = {
+    "roberta_base": ("classifier",),
+    "deberta_v3_base": ("pooler", "classifier"),
+    "pocket_encoder": ("classifier",),
+}
 ROWS = [
-    {"sentence1": f"Anna found {i} books in the garden.", "sentence2": "The books were found." * (1 + i % 3), "label": i % 3}
+    {
+        "sentence1": f"Anna found {i} books in the garden.",
+        "sentence2": "The books were found." * (1 + i % 3),
+        "label": i % 3,
+    }
     for i in range(32)
 ]
 TRAIN = {"lr": 0.01, "steps": 3, "epochs": None, "batch_size": 8, "micro_batch_size": 8, "schedule": "constant",
@@ -79,7 +87,9 @@ def test_start_training_and_export(name, model, tmp_path):
     bundle = load(model)
     untouched = load(model, seed=5).module  # another random head: the exported one must replace it
     before = logits(bundle)
-    head_before = {n: p.detach().clone() for h in bundle.head for n, p in bundle.module.get_submodule(h).named_parameters(h)}
+    head_before = {
+        n: p.detach().clone() for h in bundle.head for n, p in bundle.module.get_submodule(h).named_parameters(h)
+    }
 
     method, adapter = attach(name, bundle)
     assert torch.allclose(logits(bundle), before, atol=3e-5)

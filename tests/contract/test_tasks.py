@@ -44,7 +44,9 @@ def test_rows_of_the_stand_in_are_in_one_split_only_and_the_same_every_time(name
         return  # images and trajectories: seconds a split; their own tests compare them
     with pytest.raises(ValueError, match="split"):
         module.generate("tset", *subset)
-    splits = {split: [_content(row) for row in module.generate(split, *subset)] for split in ("train", "validation", "test")}
+    splits = {
+        split: [_content(row) for row in module.generate(split, *subset)] for split in ("train", "validation", "test")
+    }
     assert all(splits.values()) and splits["test"] == [_content(row) for row in module.generate("test", *subset)]
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert not set(splits[one]) & set(splits[other]), f"{one} and {other} share rows"

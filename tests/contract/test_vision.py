@@ -48,7 +48,12 @@ def attach(name, bundle):
 @pytest.mark.parametrize("name", ["pocket_vision", *ARCHITECTURES])
 def test_splitting_leaves_the_function_and_fusing_the_weights_unchanged(name, bundle):
     split = bundle(name)
-    fused = timm.create_model(split.processor.config["architecture"], num_classes=CLASSES, global_pool="token", **split.processor.config["model_args"])
+    fused = timm.create_model(
+        split.processor.config["architecture"],
+        num_classes=CLASSES,
+        global_pool="token",
+        **split.processor.config["model_args"],
+    )
     state = vision.fused_state_dict(split.module)
     fused.load_state_dict(state)  # strict: the very names of timm
     x = some_pixels(split)
@@ -59,7 +64,10 @@ def test_splitting_leaves_the_function_and_fusing_the_weights_unchanged(name, bu
 
 
 def test_every_matrix_of_a_block_is_a_target_of_its_own(bundle):
-    parts = {"dinov2_s14": {"q", "k", "v", "proj", "fc1", "fc2"}, "dinov2_g14": {"q", "k", "v", "proj", "gate", "value", "fc2"}}
+    parts = {
+        "dinov2_s14": {"q", "k", "v", "proj", "fc1", "fc2"},
+        "dinov2_g14": {"q", "k", "v", "proj", "gate", "value", "fc2"},
+    }
     for name, wanted in parts.items():
         split = bundle(name)
         assert {target.rpartition(".")[2] for target in split.targets} == wanted
@@ -103,7 +111,9 @@ def test_factors_head_and_biases_train_and_nothing_else(name, bundle):
     assert kinds == {*method.trained, "bias"}
     assert set(adapter.biases) == biases and all(p.requires_grad for p in adapter.biases.values())
     torch.nn.functional.cross_entropy(model.module(some_pixels(model)), torch.tensor([0, 1, 2])).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in adapter.biases.items() if not n.endswith("k.bias"))
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for n, p in adapter.biases.items() if not n.endswith("k.bias")
+    )
     assert all(p.grad is None for p in model.module.parameters() if not p.requires_grad)
     groups = {group["weight_decay"]: group["params"] for group in method.parameter_groups(adapter, 1e-3, 0.05)}
     assert all(p.ndim == 1 for p in groups[0.0]) and all(p.ndim == 2 for p in groups[0.05])

@@ -27,7 +27,9 @@ def write_sets(root: Path, names: list[str], train: int = 24, test: int = 12) ->
     for name in names:
         info = catalogue.entry(f"commonsense/{name}")
         for split, facts in info["splits"].items():
-            rows = commonsense.generate("train" if split == "train" else "test", name)[: train if split == "train" else test]
+            rows = commonsense.generate("train" if split == "train" else "test", name)[
+                : train if split == "train" else test
+            ]
             rows = [{key: value for key, value in row.items() if key != "set"} for row in rows]
             file = root / info["repo"] / (facts["file"] if isinstance(facts["file"], str) else facts["file"][-1])
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,10 @@ def test_the_union_is_trained_on_once_and_every_set_is_scored(checkpoint, comman
 
 def test_all_nine_tasks_share_one_training_id(checkpoint, places):
     start = ["method=lora", f"model.path={checkpoint('smollm2_135m')}", *places]
-    ids = {compose_spec([*start, f"task={name}"]).train_id for name in ["commonsense", *(f"commonsense/{n}" for n in READERS)]}
+    ids = {
+        compose_spec([*start, f"task={name}"]).train_id
+        for name in ["commonsense", *(f"commonsense/{n}" for n in READERS)]
+    }
     assert len(ids) == 1
 
 
@@ -73,10 +78,18 @@ def test_eight_scores_at_pocket_scale(checkpoint, places, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("scale", "model", "method"), [("lite", "smollm2_135m", "lora"), ("lite", "qwen2_5_0_5b", "olora"),
-                                   ("paper", "llama2_7b", "eva"), ("paper", "llama3_1_8b", "pissa"), ("paper", "gemma2_9b", "sorsa")],
-)  # fmt: skip
-def test_every_recipe_on_a_small_checkpoint_of_its_architecture(scale, model, method, checkpoint, hub, places, tmp_path):
+    ("scale", "model", "method"),
+    [
+        ("lite", "smollm2_135m", "lora"),
+        ("lite", "qwen2_5_0_5b", "olora"),
+        ("paper", "llama2_7b", "eva"),
+        ("paper", "llama3_1_8b", "pissa"),
+        ("paper", "gemma2_9b", "sorsa"),
+    ],
+)
+def test_every_recipe_on_a_small_checkpoint_of_its_architecture(
+    scale, model, method, checkpoint, hub, places, tmp_path
+):
     spec = compose_spec(
         [f"method={method}", "task=commonsense", f"scale={scale}", f"model={model}", f"model.path={checkpoint(model)}",
          f"data.root={hub}", *SHORT, *places]
@@ -91,9 +104,18 @@ def test_every_recipe_on_a_small_checkpoint_of_its_architecture(scale, model, me
 
 def test_tuning_keeps_rows_of_the_real_union_aside(checkpoint, hub, places):
     spec = compose_spec(
-        ["method=lora", "task=commonsense", "scale=lite", f"model.path={checkpoint('smollm2_135m')}", f"data.root={hub}",
-         "stage=tune", "data.holdout=40", *SHORT, *places]
-    )  # fmt: skip
+        [
+            "method=lora",
+            "task=commonsense",
+            "scale=lite",
+            f"model.path={checkpoint('smollm2_135m')}",
+            f"data.root={hub}",
+            "stage=tune",
+            "data.holdout=40",
+            *SHORT,
+            *places,
+        ]
+    )
     assert run_cell(spec) == 0
 
 
@@ -103,9 +125,22 @@ def test_tuning_keeps_rows_of_the_real_union_aside(checkpoint, hub, places):
 def test_real_rows_are_read_completely_and_learnt_from(name, rows, model, real_data, places, tmp_path):
     path = [f"model.path={real_data / 'models' / model}"] if model else []
     spec = compose_spec(
-        ["method=lora", f"task=commonsense/{name}", f"data.root={real_data / 'hub'}", *path, "train.steps=6", "train.batch_size=4",
-         "train.micro_batch_size=4", "train.lr=1e-2", "calibration.batch_size=4", "eval.limit=12", "tracking=off", "threads=1", *places]
-    )  # fmt: skip
+        [
+            "method=lora",
+            f"task=commonsense/{name}",
+            f"data.root={real_data / 'hub'}",
+            *path,
+            "train.steps=6",
+            "train.batch_size=4",
+            "train.micro_batch_size=4",
+            "train.lr=1e-2",
+            "calibration.batch_size=4",
+            "eval.limit=12",
+            "tracking=off",
+            "threads=1",
+            *places,
+        ]
+    )
     assert run_cell(spec) == 0
     record = Store(tmp_path / "results").read(spec.run_id)
     assert record.data["rows"] == rows and record.data["dropped"] < rows / 20
@@ -116,14 +151,24 @@ def test_real_rows_are_read_completely_and_learnt_from(name, rows, model, real_d
 
 def test_an_unknown_set_is_refused_with_near_matches(command):
     code, _, err = command("method=lora", "task=commonsense/boolqq")
-    assert code == 2 and "Unknown task 'commonsense/boolqq'" in err and "commonsense/boolq" in err and "Traceback" not in err
+    assert (
+        code == 2
+        and "Unknown task 'commonsense/boolqq'" in err
+        and "commonsense/boolq" in err
+        and "Traceback" not in err
+    )
 
 
 def refused(command, checkpoint, places, root: Path, *arguments: str) -> str:
     code, out, err = command(
-        "method=lora", "task=commonsense/winogrande", f"model.path={checkpoint('smollm2_135m')}", f"data.root={root}", *SHORT,
-        *places, *arguments,
-    )  # fmt: skip
+        "method=lora",
+        "task=commonsense/winogrande",
+        f"model.path={checkpoint('smollm2_135m')}",
+        f"data.root={root}",
+        *SHORT,
+        *places,
+        *arguments,
+    )
     assert code == 2 and "Traceback" not in out + err
     (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
     return sentence

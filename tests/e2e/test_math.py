@@ -33,7 +33,9 @@ def math_mirror(mirror):
     return mirror
 
 
-@pytest.mark.parametrize(("scale", "methods"), [("pocket", METHODS), ("lite", ("full", "lora")), ("paper", ("full", "lora"))])
+@pytest.mark.parametrize(
+    ("scale", "methods"), [("pocket", METHODS), ("lite", ("full", "lora")), ("paper", ("full", "lora"))]
+)
 def test_both_tasks_are_one_training(scale, methods, math_mirror, checkpoint, tmp_path):
     root = [f"data.root={math_mirror}"] if scale != "pocket" else []
     model = [f"model.path={checkpoint('smollm2_135m')}"] if scale != "pocket" else []
@@ -60,9 +62,17 @@ def test_the_second_task_takes_the_adapter_of_the_first(checkpoint, tmp_path, pl
 
 def test_math_in_the_layout_of_its_hub_copy(math_mirror, checkpoint, tmp_path, places):
     spec = compose_spec(
-        ["method=lora", "task=math", "scale=lite", f"model.path={checkpoint('smollm2_135m')}", f"data.root={math_mirror}",
-         *SHORT_RUN, "train.precision=float32", *places]
-    )  # fmt: skip
+        [
+            "method=lora",
+            "task=math",
+            "scale=lite",
+            f"model.path={checkpoint('smollm2_135m')}",
+            f"data.root={math_mirror}",
+            *SHORT_RUN,
+            "train.precision=float32",
+            *places,
+        ]
+    )
     assert run_cell(spec) == 0
     samples = (tmp_path / "runs" / spec.run_id / "samples.jsonl").read_text().splitlines()
     assert all({"subject", "level", "target", "answer", "response"} <= json.loads(line).keys() for line in samples)
@@ -79,5 +89,7 @@ def test_rows_without_a_boxed_answer_are_named():
 
 
 def test_without_the_files_the_subjects_that_are_absent_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"EleutherAI/hendrycks_math/algebra.*make fetch DATA=EleutherAI/hendrycks_math"):
+    with pytest.raises(
+        UserError, match=r"EleutherAI/hendrycks_math/algebra.*make fetch DATA=EleutherAI/hendrycks_math"
+    ):
         load_rows("EleutherAI/hendrycks_math", "test", str(tmp_path))

@@ -62,14 +62,16 @@ def test_same_command_same_episodes(command, tiny, tmp_path, short_episodes):
         played.append((samples.read_bytes(), record_of(tmp_path / attempt / "results")["metrics"]))
     assert played[0] == played[1]
     samples = [json.loads(line) for line in played[0][0].splitlines()]
-    assert [sample["seed"] for sample in samples] == [int(row["seed"]) for row in generator.generate("test", "window-close")]
+    assert [sample["seed"] for sample in samples] == [
+        int(row["seed"]) for row in generator.generate("test", "window-close")
+    ]
     metrics = played[0][1]
     assert metrics["expert_success"] == 1.0 and metrics["samples"] == 2  # the demonstrations are whole episodes
     assert {"success", "success_any", "return", "reference_loss"} <= set(metrics)
 
 
 def test_two_updates_and_two_episodes_of_the_paper_s_size(command, paper_files, short_episodes, tmp_path, places):
-    """The paper's recipe, model and file layout; episodes end after 20 steps, because 200 take minutes without a GPU."""
+    """The paper's recipe, model and file layout; episodes of 20 steps, because 200 take minutes without a GPU."""
     folder = write_decision(tmp_path / "paper", SIZES["paper"])
     code, _, err = command(
         "method=eva", "task=metaworld/window-close", "scale=paper", f"model.path={folder}", f"data.root={paper_files}",

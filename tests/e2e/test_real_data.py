@@ -14,7 +14,9 @@ from eva_bench.run.cell import run_cell
 from eva_bench.settings.spec import compose_spec
 from tests.conftest import CONF
 
-METHODS = [n for n in ("eva", "full", "lora", "olora", "pissa", "sorsa", "svfit") if (CONF / "method" / f"{n}.yaml").exists()]
+METHODS = [
+    n for n in ("eva", "full", "lora", "olora", "pissa", "sorsa", "svfit") if (CONF / "method" / f"{n}.yaml").exists()
+]
 # SVFit trains few numbers; SORSA's penalty and full fine-tuning want smaller steps than a random start does.
 LEARNING_RATES = {"svfit": 0.02, "full": 1e-3, "sorsa": 1e-3}
 
@@ -25,11 +27,25 @@ def test_the_loss_falls_and_the_adapter_loads(method, real_data, tmp_path, tmp_p
     checkpoint = real_data / "models/stories260K"
     runs = tmp_path_factory.getbasetemp() / "real_runs"  # shared: the untrained model is scored once
     spec = compose_spec(
-        [f"method={method}", "task=gsm8k", f"data.root={real_data / 'hub'}", f"model.path={checkpoint}",
-         "train.steps=15", "train.batch_size=4", "train.micro_batch_size=4", f"train.lr={LEARNING_RATES.get(method, 5e-3)}",
-         "data.max_length=192", "calibration.batch_size=4", "eval.limit=4", "eval.max_new_tokens=8", "tracking=off",
-         "threads=1", places[0], f"runs_dir={runs}"]
-    )  # fmt: skip
+        [
+            f"method={method}",
+            "task=gsm8k",
+            f"data.root={real_data / 'hub'}",
+            f"model.path={checkpoint}",
+            "train.steps=15",
+            "train.batch_size=4",
+            "train.micro_batch_size=4",
+            f"train.lr={LEARNING_RATES.get(method, 5e-3)}",
+            "data.max_length=192",
+            "calibration.batch_size=4",
+            "eval.limit=4",
+            "eval.max_new_tokens=8",
+            "tracking=off",
+            "threads=1",
+            places[0],
+            f"runs_dir={runs}",
+        ]
+    )
 
     assert run_cell(spec) == 0
 

@@ -42,9 +42,21 @@ def vit(tmp_path_factory):
 def small(archive: Path, vit: dict, model: str) -> list[str]:
     """A run of two steps of the lite or paper recipe on a small checkpoint and a small archive."""
     scale = {"dinov2_s14": "lite", "dinov2_g14": "paper"}[model]
-    return [f"scale={scale}", f"model.path={vit[model]}", f"data.root={archive}", "data.official_sizes=false",
-            f"data.image_size={PIXELS}", "data.workers=0", "train.steps=2", "train.batch_size=8", "train.micro_batch_size=4",
-            "calibration.batch_size=8", "eval.limit=6", "adapter.rank=4", *QUIET]  # fmt: skip
+    return [
+        f"scale={scale}",
+        f"model.path={vit[model]}",
+        f"data.root={archive}",
+        "data.official_sizes=false",
+        f"data.image_size={PIXELS}",
+        "data.workers=0",
+        "train.steps=2",
+        "train.batch_size=8",
+        "train.micro_batch_size=4",
+        "calibration.batch_size=8",
+        "eval.limit=6",
+        "adapter.rank=4",
+        *QUIET,
+    ]
 
 
 @pytest.mark.real
@@ -52,9 +64,18 @@ def small(archive: Path, vit: dict, model: str) -> list[str]:
 def test_real_photographs_are_learnt(method, real_data, tmp_path, tmp_path_factory):
     runs = tmp_path_factory.getbasetemp() / "photographs"  # shared: the head before training is scored once
     spec = compose_spec(
-        [f"method={method}", "task=vtab1k/caltech101", f"data.root={real_data / 'vtab-1k'}", "data.official_sizes=false",
-         "train.steps=40", f"train.lr={RATES.get(method, 3e-3)}", *QUIET, f"results_dir={tmp_path}", f"runs_dir={runs}"]
-    )  # fmt: skip
+        [
+            f"method={method}",
+            "task=vtab1k/caltech101",
+            f"data.root={real_data / 'vtab-1k'}",
+            "data.official_sizes=false",
+            "train.steps=40",
+            f"train.lr={RATES.get(method, 3e-3)}",
+            *QUIET,
+            f"results_dir={tmp_path}",
+            f"runs_dir={runs}",
+        ]
+    )
     assert run_cell(spec) == 0
     record = Store(tmp_path).read(spec.run_id)
     assert record.data == {"rows": 1000, "classes": 101, "image_size": 32}
@@ -90,7 +111,9 @@ def test_dinov2_two_steps_evaluation_record_and_export(method, archive, vit, tmp
 
 
 def test_the_trained_model_answers_as_recorded_from_its_exported_adapter(tmp_path, places):
-    spec = compose_spec(["method=eva", "task=vtab1k/cifar100", "train.steps=40", "stage=tune", "eval.limit=100", *QUIET, *places])
+    spec = compose_spec(
+        ["method=eva", "task=vtab1k/cifar100", "train.steps=40", "stage=tune", "eval.limit=100", *QUIET, *places]
+    )
     assert run_cell(spec) == 0
     record = Store(tmp_path / "results").read(spec.run_id)
     assert record.metrics["accuracy"] > record.metrics_before["accuracy"] + 0.1
@@ -102,7 +125,9 @@ def test_the_trained_model_answers_as_recorded_from_its_exported_adapter(tmp_pat
     pixels = torch.stack([torch.from_numpy(row["image"]).permute(2, 0, 1) for row in rows])
     with torch.no_grad():
         predictions = module(bundle.processor.normalise(pixels)).argmax(1).tolist()
-    samples = [json.loads(line) for line in (tmp_path / "runs" / spec.run_id / "samples.jsonl").read_text().splitlines()]
+    samples = [
+        json.loads(line) for line in (tmp_path / "runs" / spec.run_id / "samples.jsonl").read_text().splitlines()
+    ]
     agree = sum(s["prediction"] == p for s, p in zip(samples, predictions, strict=True))
     assert agree >= 99  # rounding may turn a tie
 
@@ -138,7 +163,11 @@ def _break(kind: str, folder: Path) -> None:
         ("no image", (), ("kitti/images/test/000002.png", "cannot be decoded")),
         ("class", (), ("kitti/val200.txt line 2", "class 4", "outside 0 to 3")),
         ("line", (), ("kitti/train800.txt line 3", "expected '<image> <class>'")),
-        ("nothing", ("data.official_sizes=true",), ("train800.txt has 24 images, officially 800", "data.official_sizes=false")),
+        (
+            "nothing",
+            ("data.official_sizes=true",),
+            ("train800.txt has 24 images, officially 800", "data.official_sizes=false"),
+        ),
         ("nothing", ("data.image_size=43",), ("data.image_size=43", "multiple of 14")),
         ("nothing", ("data.normalisation=zero",), ("data.normalisation=zero", "imagenet, half, model")),
         ("nothing", ("model=pocket_language", "model.path=pocket:language"), ("needs a model of kind vision",)),

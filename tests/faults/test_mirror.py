@@ -56,7 +56,9 @@ def read(folder: Path) -> dict:
             items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             held["steps"] += [items["train/step"]] if "train/step" in items else []
         if record.HasField("summary"):
-            held["summary"] |= {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.summary.update}
+            held["summary"] |= {
+                i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.summary.update
+            }
     return held
 
 
@@ -73,10 +75,17 @@ def test_a_mirror_made_from_the_record_holds_what_the_run_sent(command, usual, p
     assert sent["id"] == record.run_id and sent["steps"] == [1, 2] and sent["group"] == "pocket/smoke"
     assert sent["tags"] == ["smoke", "pocket", "gsm8k", "lora"]
 
-    arguments = ["rebuild=true", "mode=offline", f"results_dir={tmp_path / 'results'}", f"runs_dir={tmp_path / 'again'}"]
+    arguments = [
+        "rebuild=true",
+        "mode=offline",
+        f"results_dir={tmp_path / 'results'}",
+        f"runs_dir={tmp_path / 'again'}",
+    ]
     assert wandb_sync.main(arguments) == 0
     (made,) = map(read, wandb_sync.offline_runs(tmp_path / "again"))
-    assert {key: made[key] for key in ("id", "group", "tags", "steps")} == {key: sent[key] for key in ("id", "group", "tags", "steps")}
+    assert {key: made[key] for key in ("id", "group", "tags", "steps")} == {
+        key: sent[key] for key in ("id", "group", "tags", "steps")
+    }
     for name, value in record.metrics.items():
         assert made["summary"][f"after/{name}"] == sent["summary"][f"after/{name}"] == pytest.approx(value)
     assert wandb_sync.main([*arguments, "suite=other"]) == 0 and len(wandb_sync.offline_runs(tmp_path / "again")) == 1
@@ -101,11 +110,17 @@ def test_an_interrupted_run_continues_under_its_id(command, usual, places, monke
 
 
 def test_offline_runs_are_sent_in_their_order_in_one_call(monkeypatch, tmp_path):
-    names = ["b/wandb/offline-run-20260101_000002-b", "a/wandb/offline-run-20260101_000003-a", "a/wandb/offline-run-20260101_000001-a"]
+    names = [
+        "b/wandb/offline-run-20260101_000002-b",
+        "a/wandb/offline-run-20260101_000003-a",
+        "a/wandb/offline-run-20260101_000001-a",
+    ]
     for name in names:
         (tmp_path / name).mkdir(parents=True)
     calls = []
-    monkeypatch.setattr(wandb_sync.subprocess, "run", lambda command: calls.append(command) or type("", (), {"returncode": 0}))
+    monkeypatch.setattr(
+        wandb_sync.subprocess, "run", lambda command: calls.append(command) or type("", (), {"returncode": 0})
+    )
     assert wandb_sync.main([f"runs_dir={tmp_path}"]) == 0
     (call,) = calls
     assert call[1:5] == ["-m", "wandb", "sync", "--yes"]
@@ -116,7 +131,9 @@ def test_offline_runs_are_sent_in_their_order_in_one_call(monkeypatch, tmp_path)
 def test_mistakes_are_one_sentence(monkeypatch, capsys, tmp_path):
     assert wandb_sync.main(["run_dir=x"]) == 2 and "Unknown setting 'run_dir'" in capsys.readouterr().err
     monkeypatch.setattr(wandb_sync, "logged_in", lambda: False)
-    assert wandb_sync.main(["rebuild=true", f"results_dir={tmp_path}"]) == 2 and "wandb login" in capsys.readouterr().err
+    assert (
+        wandb_sync.main(["rebuild=true", f"results_dir={tmp_path}"]) == 2 and "wandb login" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("failing", ["init", "log", "summary", "Histogram", "finish"])

@@ -38,7 +38,9 @@ def memory(monkeypatch):
 
 
 def run(tmp_path, name: str, *arguments: str):
-    spec = compose_spec(["method=lora", "task=gsm8k", *arguments, f"results_dir={tmp_path / name}", f"runs_dir={tmp_path / name}"])
+    spec = compose_spec(
+        ["method=lora", "task=gsm8k", *arguments, f"results_dir={tmp_path / name}", f"runs_dir={tmp_path / name}"]
+    )
     code = run_cell(spec)
     record = Store(tmp_path / name).read(spec.run_id)
     adapter = tmp_path / name / spec.run_id / "adapter/adapter_model.safetensors"
@@ -46,7 +48,8 @@ def run(tmp_path, name: str, *arguments: str):
 
 
 @pytest.mark.parametrize(
-    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
 )
 def test_the_micro_batch_is_halved_and_the_effective_batch_kept(error, memory, small_run, tmp_path, capfd):
     usual = [item for item in small_run if "batch_size" not in item or "calibration" in item]

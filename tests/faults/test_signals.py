@@ -57,7 +57,12 @@ def test_a_run_stopped_outside_training_continues_with_the_same_bytes(
     assert command(*arguments)[0] == 0
     (record,) = store.read_all()
     wanted, folder = undisturbed
-    assert (record.status, record.metrics, record.metrics_before, record.curve) == ("ok", wanted.metrics, wanted.metrics_before, wanted.curve)
+    assert (record.status, record.metrics, record.metrics_before, record.curve) == (
+        "ok",
+        wanted.metrics,
+        wanted.metrics_before,
+        wanted.curve,
+    )
     for file in ("adapter/adapter_model.safetensors", "samples.jsonl"):
         assert (tmp_path / "runs" / record.run_id / file).read_bytes() == (folder / file).read_bytes()
 

@@ -84,7 +84,9 @@ def test_a_full_disk_never_damages_the_record_that_is_there(finished, monkeypatc
     assert path.read_bytes() == before and not leftovers(tmp_path / "results")
 
 
-def test_a_checkpoint_on_a_full_disk_is_a_warning_and_the_run_goes_on(command, small_run, places, monkeypatch, tmp_path):
+def test_a_checkpoint_on_a_full_disk_is_a_warning_and_the_run_goes_on(
+    command, small_run, places, monkeypatch, tmp_path
+):
     monkeypatch.setattr("eva_bench.run.checkpoint.torch.save", full_disk)
     code, _, err = command(*LORA, *small_run, *places, "train.checkpoint_minutes=0")
     assert code == 0 and err.count("cannot be written") == 2  # one per step
@@ -101,8 +103,18 @@ def cut(path: Path) -> None:
     path.write_bytes(content[: len(content) * 2 // 3])
 
 
-@pytest.mark.parametrize("what", ["cache/init/*", "cache/train/*", "cache/before/*/metrics.json", "cache/before/*/samples.jsonl",
-                                  "*/samples.jsonl", "cache/composed.json", "cache/digests.json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "what",
+    [
+        "cache/init/*",
+        "cache/train/*",
+        "cache/before/*/metrics.json",
+        "cache/before/*/samples.jsonl",
+        "*/samples.jsonl",
+        "cache/composed.json",
+        "cache/digests.json",
+    ],
+)
 def test_a_truncated_file_is_made_again(what, finished, command, small_run, places, tmp_path):
     spec, record_path, wanted = finished
     metrics = json.loads(record_path.read_text())["metrics"]
@@ -189,7 +201,12 @@ def test_a_claim_that_was_never_filled_in_is_taken_over(tmp_path, monkeypatch):
 def start(arguments: list[str], root: Path = ROOT) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     return subprocess.Popen(
-        [sys.executable, "run.py", *arguments], cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "run.py", *arguments],
+        cwd=root,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 

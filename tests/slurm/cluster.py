@@ -122,7 +122,10 @@ class Cluster:
         return dict(line.split() for line in lines if line.strip())
 
     def logs(self) -> str:
-        return "\n".join(f"--- {path.name}\n{path.read_text()[-2000:]}" for path in sorted(self.folder.glob("*.out")) + sorted(self.folder.glob("*.log")))
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text()[-2000:]}"
+            for path in sorted(self.folder.glob("*.out")) + sorted(self.folder.glob("*.log"))
+        )
 
 
 def _free_port() -> int:

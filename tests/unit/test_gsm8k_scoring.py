@@ -15,10 +15,31 @@ from tests.unit.test_train import task  # noqa: F401 - a fixture
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("18", 18), ("18.00", 18), ("$18", 18), ("$1,018", 1018), ("1,018.50", "1018.5"), ("-3", -3), ("$-3", -3), ("18.", 18),
-     (" 18 ", 18), ("0", 0), ("-0", 0), ("", None), ("[invalid]", None), ("eighteen", None), ("3/4", None), ("1.2.3", None),
-     ("nan", None), ("inf", None), ("-Infinity", None), (".", None), (",", None), ("--3", None)],
-)  # fmt: skip
+    [
+        ("18", 18),
+        ("18.00", 18),
+        ("$18", 18),
+        ("$1,018", 1018),
+        ("1,018.50", "1018.5"),
+        ("-3", -3),
+        ("$-3", -3),
+        ("18.", 18),
+        (" 18 ", 18),
+        ("0", 0),
+        ("-0", 0),
+        ("", None),
+        ("[invalid]", None),
+        ("eighteen", None),
+        ("3/4", None),
+        ("1.2.3", None),
+        ("nan", None),
+        ("inf", None),
+        ("-Infinity", None),
+        (".", None),
+        (",", None),
+        ("--3", None),
+    ],
+)
 def test_numbers_are_read_as_a_person_would(text, value):
     assert number(text) == (None if value is None else Decimal(value))
 
@@ -80,8 +101,13 @@ def test_the_filters_of_the_harness_and_the_score_together(text, strict, flexibl
 
 @pytest.mark.parametrize(
     ("text", "strict"),
-    [("#### 18\nThe answer is: 18", 18), ("The answer is 18.", 18), ("The answer is: $1,018", 1018), ("The answer is: 3. The answer is: 4", 4),
-     ("#### 18", None)],
-)  # fmt: skip
+    [
+        ("#### 18\nThe answer is: 18", 18),
+        ("The answer is 18.", 18),
+        ("The answer is: $1,018", 1018),
+        ("The answer is: 3. The answer is: 4", 4),
+        ("#### 18", None),
+    ],
+)
 def test_the_filters_after_metamath(text, strict):
     assert number(extract("gsm8k_metamath", "strict", text)) == strict

@@ -18,17 +18,59 @@ from tasks.harness import FOLDER
 from tasks.math import MATH, final_answer
 from tasks.math_answers import last_boxed, same
 
-PIECES = ["\\frac", "\\dfrac", "\\tfrac", "{", "}", "1", "2", "72", "\\sqrt", "3", "x", "=", " ", "\\text{ cm}", ".5", "0.5", ".",
-          "/", "-", "\\left(", "\\right)", "^\\circ", "^{\\circ}", "\\%", "\\!", "\n", "\\$", "+", "1/2", "\\frac12"]  # fmt: skip
+PIECES = [
+    "\\frac",
+    "\\dfrac",
+    "\\tfrac",
+    "{",
+    "}",
+    "1",
+    "2",
+    "72",
+    "\\sqrt",
+    "3",
+    "x",
+    "=",
+    " ",
+    "\\text{ cm}",
+    ".5",
+    "0.5",
+    ".",
+    "/",
+    "-",
+    "\\left(",
+    "\\right)",
+    "^\\circ",
+    "^{\\circ}",
+    "\\%",
+    "\\!",
+    "\n",
+    "\\$",
+    "+",
+    "1/2",
+    "\\frac12",
+]
 ANSWER = st.lists(st.sampled_from(PIECES), max_size=7).map("".join)
 
 
 @pytest.mark.parametrize(
     ("text", "answer"),
-    [(r"so $\boxed{\frac{3}{7}}$.", r"\frac{3}{7}"), (r"\boxed{1} then \boxed{2}", "2"), (r"\boxed{a_{b_{c}}}", "a_{b_{c}}"),
-     (r"$\boxed 5$.", "5"), (r"\fbox{9}", "9"), (r"\boxed{}", ""), ("no box, 5", None), (r"\boxed{5", None),
-     (r"\boxed{1} \boxed{2", None), ("", None), (r"\boxed", None), (r"\boxed}5{", None), (r"\boxed{\text{east}}", r"\text{east}")],
-)  # fmt: skip
+    [
+        (r"so $\boxed{\frac{3}{7}}$.", r"\frac{3}{7}"),
+        (r"\boxed{1} then \boxed{2}", "2"),
+        (r"\boxed{a_{b_{c}}}", "a_{b_{c}}"),
+        (r"$\boxed 5$.", "5"),
+        (r"\fbox{9}", "9"),
+        (r"\boxed{}", ""),
+        ("no box, 5", None),
+        (r"\boxed{5", None),
+        (r"\boxed{1} \boxed{2", None),
+        ("", None),
+        (r"\boxed", None),
+        (r"\boxed}5{", None),
+        (r"\boxed{\text{east}}", r"\text{east}"),
+    ],
+)
 def test_the_last_box_with_its_nested_braces(text, answer):
     assert last_boxed(text) == answer
 
@@ -106,12 +148,20 @@ def extract(name: str, text: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "text", "answer"),
-    [("math", r"We get $\boxed{1}$, no: $\boxed{\frac{3}{7}}$. Done." + "\nYes.", r"\frac{3}{7}"), ("math", "The answer is 5.", None),
-     ("math", r"$\boxed{5", None), ("math", "", None),
-     ("math_metamath", r"$\boxed{4}$.\nThe answer is: 4", "4"), ("math_metamath", "The answer is: \\frac{1}{2}.\nMore.", r"\frac{1}{2}"),
-     ("math_metamath", "The answer is: 3\nThe answer is: 4", "4"), ("math_metamath", r"The answer is: $\boxed{4}$", "4"),
-     ("math_metamath", "The answer is: 0.5.", "0.5"), ("math_metamath", r"\boxed{4}", None), ("math_metamath", "The answer is:", None)],
-)  # fmt: skip
+    [
+        ("math", r"We get $\boxed{1}$, no: $\boxed{\frac{3}{7}}$. Done." + "\nYes.", r"\frac{3}{7}"),
+        ("math", "The answer is 5.", None),
+        ("math", r"$\boxed{5", None),
+        ("math", "", None),
+        ("math_metamath", r"$\boxed{4}$.\nThe answer is: 4", "4"),
+        ("math_metamath", "The answer is: \\frac{1}{2}.\nMore.", r"\frac{1}{2}"),
+        ("math_metamath", "The answer is: 3\nThe answer is: 4", "4"),
+        ("math_metamath", r"The answer is: $\boxed{4}$", "4"),
+        ("math_metamath", "The answer is: 0.5.", "0.5"),
+        ("math_metamath", r"\boxed{4}", None),
+        ("math_metamath", "The answer is:", None),
+    ],
+)
 def test_the_filters_of_the_harness_and_the_answer_in_what_they_leave(name, text, answer):
     assert final_answer(extract(name, text)) == answer
 

@@ -1,4 +1,4 @@
-"""The generated commonsense questions: real columns, right answers in all places, disjoint splits, same rows everywhere."""
+"""The generated commonsense questions: real columns, right answers in all positions, disjoint and fixed splits."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def test_the_union_holds_every_row_once():
     union = commonsense.generate("validation")
     assert len(union) == 8 * commonsense.SIZES["validation"]
     for name in COLUMNS:
-        assert sorted(map(str, commonsense.generate("validation", name))) == sorted(str(r) for r in union if r["set"] == name)
+        assert sorted(map(str, commonsense.generate("validation", name))) == sorted(
+            str(r) for r in union if r["set"] == name
+        )
 
 
 def test_rows_are_the_same_in_every_process():

@@ -72,7 +72,9 @@ def test_mismatched_rows_are_half_of_the_evaluation_and_about_other_things():
     assert Counter(row["part"] for row in rows) == {"matched": 250, "mismatched": 250}
     train = " ".join(" ".join(pair) for pair in texts("train", "mnli"))
     for row in rows:
-        assert any(f" {thing} " in f" {row['premise'].rstrip('.')} " for thing in OTHER_THINGS) == (row["part"] == "mismatched")
+        assert any(f" {thing} " in f" {row['premise'].rstrip('.')} " for thing in OTHER_THINGS) == (
+            row["part"] == "mismatched"
+        )
     assert not any(f" {thing} " in train.replace(".", " ") for thing in OTHER_THINGS)
 
 
@@ -99,7 +101,9 @@ def test_words_alone_do_not_give_the_answer_away():
         train, test = (generate(split, subset) for split in ("train", "test"))
         joined = [[" ".join(row[c] for c in TEXTS[subset]) for row in rows] for rows in (train, test)]
         vectors = CountVectorizer(binary=True).fit(joined[0])
-        model = LogisticRegression(max_iter=300, C=0.1).fit(vectors.transform(joined[0]), [row["label"] for row in train])
+        model = LogisticRegression(max_iter=300, C=0.1).fit(
+            vectors.transform(joined[0]), [row["label"] for row in train]
+        )
         accuracy = model.score(vectors.transform(joined[1]), [row["label"] for row in test])
         most = max(Counter(row["label"] for row in test).values()) / len(test)
         assert accuracy < most + 0.15, subset
@@ -117,7 +121,9 @@ def test_the_encoder_is_what_its_manifest_says():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.num_parameters() == facts["parameters"] < 1_200_000
-    assert tokenizer.decode(tokenizer("Straße, ☃ and 12!", add_special_tokens=False)["input_ids"]) == "Straße, ☃ and 12!"
+    assert (
+        tokenizer.decode(tokenizer("Straße, ☃ and 12!", add_special_tokens=False)["input_ids"]) == "Straße, ☃ and 12!"
+    )
     pair = tokenizer("Anna found a book.", "The book was <mask> by Anna.", return_tensors="pt")
     at = pair["input_ids"][0].tolist().index(tokenizer.mask_token_id)
     assert tokenizer.decode(model(**pair).logits[0, at].argmax()) == " found"

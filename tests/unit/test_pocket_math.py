@@ -1,4 +1,4 @@
-"""The generated problems of MATH's kind and the joint training set: right answers, disjoint splits, same rows everywhere."""
+"""Generated problems of MATH's kind and the joint training set: right answers, disjoint and fixed splits."""
 
 import re
 from fractions import Fraction
@@ -23,7 +23,11 @@ x, y = symbols("x y")
 def read(latex: str):
     """An expression of sympy; fractions as \\frac{a}{b}."""
     text = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"(\1/\2)", latex).replace(r"\cdot", "*").replace("^", "**")
-    return parse_expr(text, transformations=(*standard_transformations, implicit_multiplication_application), local_dict={"x": x, "y": y})
+    return parse_expr(
+        text,
+        transformations=(*standard_transformations, implicit_multiplication_application),
+        local_dict={"x": x, "y": y},
+    )
 
 
 def solved(name: str, problem: str):
@@ -86,7 +90,8 @@ def test_the_joint_set_holds_both_kinds_and_nothing_of_other_splits(split):
     assert [row["type"] for row in rows[:4]] == ["GSM", "MATH", "GSM", "MATH"]
     word_problems, problems = gsm8k.generate(split), math.generate(split)
     assert {row["query"]: row["response"] for row in rows}.items() <= (
-        {row["question"]: row["answer"] for row in word_problems} | {row["problem"]: row["solution"] for row in problems}
+        {row["question"]: row["answer"] for row in word_problems}
+        | {row["problem"]: row["solution"] for row in problems}
     ).items()
 
 
