@@ -52,7 +52,7 @@ def test_all_figures_twice_the_same_without_torch(tmp_path):
     assert done.returncode == 0, done.stderr
     written = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     kinds = (
-        "intervals-pocket",
+        "differences-pocket",
         "pareto-pocket",
         "costs-pocket",
         "curves-pocket-math",

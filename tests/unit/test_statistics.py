@@ -1,118 +1,117 @@
-"""Statistics against values computed by hand, or by another function."""
+"""Per-task differences, ranks, wins and the bootstrap against values computed by hand, or by another function."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas
 import pytest
+import scikit_posthocs
 from scipy import stats
 
 from eva_bench.reporting import statistics
-from eva_bench.reporting.archive import Archive
-from eva_bench.reporting.tables.selection import select
-from eva_bench.reporting.tables.spec import TableSpec
-from eva_bench.reporting.tables.summary import build_summary
-from tests.records import record
+from eva_bench.reporting.statistics import Score
+from eva_bench.reporting.statistics.per_task import critical_value
+from tests.unit.test_mixed_model import EFFECTS, LEVELS, from_logit, simulated
 
 
-def test_interquartile_mean_by_hand():
-    assert statistics.interquartile_mean([1, 2, 3, 4, 5, 6, 7, 100]) == 4.5  # two of eight go at each end: 3, 4, 5, 6
-    assert statistics.interquartile_mean([1, 2, 9]) == 4.0  # a quarter of three is none
-
-
-def test_the_mean_weighs_tasks_alike_whatever_their_number_of_seeds():
-    assert statistics.task_mean({"a": {0: 0.0, 1: 1.0, 2: 0.5}, "b": {0: 1.0}}) == 0.75
-
-
-def test_the_interval_of_two_seeds_is_what_can_be_drawn_from_them():
-    # Means of two draws from (0, 1): 0, 1/2, 1 with chances 1/4, 1/2, 1/4. The ends of a 95 % interval are 0 and 1.
-    assert statistics.mean_interval({"a": {0: 0.0, 1: 1.0}}) == (0.0, 1.0)
-    # With a second task that does not vary, half of it. A third of the tasks' seeds are never mixed with the others'.
-    assert statistics.mean_interval({"a": {0: 0.0, 1: 1.0}, "b": {0: 5.0, 1: 5.0}}) == (2.5, 3.0)
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    generator = np.random.default_rng(0)
-    hits = 0
-    for _ in range(60):
-        draws = generator.normal(0.5, 0.1, (4, 12))
-        low, high = statistics.mean_interval({str(i): dict(enumerate(row)) for i, row in enumerate(draws)})
-        hits += low <= 0.5 <= high
-    assert 51 <= hits <= 60  # 57 expected; a percentile interval of few seeds is a little short
-
-
-def test_an_interval_needs_two_seeds_of_every_task_and_is_the_same_every_time():
-    assert (
-        statistics.mean_interval({"a": {0: 1.0}, "b": {0: 1.0, 1: 2.0}}) is None
-        and statistics.mean_interval({}) is None
-    )
-    scores = {"a": {0: 0.1, 1: 0.4, 2: 0.3}, "b": {0: 0.6, 1: 0.7}}
-    assert statistics.iqm_interval(scores) == statistics.iqm_interval(scores)
-
-
-def test_differences_pair_what_has_task_and_seed_in_common():
-    ours = {"a": {0: 3.0, 1: 5.0}, "b": {0: 1.0}, "c": {0: 1.0}}
-    theirs = {"a": {1: 4.0, 2: 9.0}, "b": {0: 0.0}}
-    assert statistics.differences(ours, theirs) == {"a": {1: 1.0}, "b": {0: 1.0}}
-
-
-def test_paired_p_by_hand():
-    # differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), t = 3.4641 with 2 degrees of freedom: p = 0.0742
-    assert statistics.paired_p({"a": {0: 1.0, 1: 2.0, 2: 3.0}}) == pytest.approx(0.07418, abs=1e-5)
-    x = np.random.default_rng(2).normal(0.1, 1, 24)
-    assert statistics.paired_p({"a": dict(enumerate(x[:9])), "b": dict(enumerate(x[9:]))}) == pytest.approx(
-        stats.ttest_1samp(x, 0).pvalue
-    )
-    assert statistics.paired_p({"a": {0: 0.0, 1: 0.0}}) == 1.0 and statistics.paired_p({"a": {0: 0.1, 1: 0.1}}) == 0.0
-    assert statistics.paired_p({"a": {0: 1.0}}) is None
-
-
-def test_holm_by_hand():
-    assert statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": None}) == pytest.approx(
-        {"a": 0.03, "c": 0.06, "b": 0.06}
-    )
-    assert statistics.holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
-
-
-def test_probability_of_improvement_by_hand_and_against_mann_whitney():
-    # task a: of the four pairs ours wins 2, ties 1: 2.5 / 4; task b: 1
-    ours, theirs = {"a": {0: 1.0, 1: 3.0}, "b": {0: 9.0}}, {"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0}}
-    assert statistics.probability_of_improvement(ours, theirs) == (0.625 + 1) / 2
-    x, y = np.random.default_rng(1).normal(size=(2, 20)).round(1)
-    expected = stats.mannwhitneyu(x, y).statistic / 400
-    assert statistics.probability_of_improvement({"a": dict(enumerate(x))}, {"a": dict(enumerate(y))}) == pytest.approx(
-        expected
-    )
-    assert statistics.probability_of_improvement({"a": {0: 1.0}}, {"b": {0: 1.0}}) is None
-
-
-def test_tied_with_best_needs_a_test_and_corrects_for_the_number_of_rows():
-    best = {"t": {0: 0.9, 1: 0.8, 2: 0.85, 3: 0.9}}
-    near = {"t": {0: 0.8, 1: 0.9, 2: 0.8, 3: 0.95}}
-    far = {"t": {seed: score - 0.3 - seed / 100 for seed, score in best["t"].items()}}
-    assert statistics.tied_with_best({"best": best, "near": near, "far": far, "single": {"t": {0: 0.9}}}, "best") == {
-        "near"
+def test_dunnetts_own_example():
+    """Blood counts of animals under two drugs (Dunnett, 1955, JASA 50, 1096), and scipy's answer to it."""
+    samples = {
+        "control": [7.40, 8.50, 7.20, 8.24, 9.84, 8.32],
+        "a": [9.76, 8.80, 7.68, 9.36],
+        "b": [12.80, 9.68, 12.16, 9.20, 10.55],
     }
+    found = statistics.differences_to(samples, "control")
+    interval = stats.dunnett(samples["a"], samples["b"], control=samples["control"], rng=1).confidence_interval()
+    assert [found["a"].low, found["b"].low] == pytest.approx(list(interval.low), abs=0.01)
+    assert [found["a"].high, found["b"].high] == pytest.approx(list(interval.high), abs=0.01)
+    assert found["a"].low < 0 < found["a"].high and found["b"].low > 0  # as published: b differs, a does not
 
 
-def test_summary_lines_count_collapses_and_compare_with_lora_on_the_same_seeds():
-    spec = TableSpec.model_validate({
-        "name": "x", "title": "X", "methods": ["lora", "eva"], "statistics": True,
-        "columns": [
-            {"task": "gsm8k", "metric": "exact_match_strict", "title": "GSM8K"},
-            {"task": "gsm8k", "metric": "exact_match_flexible", "title": "again"},
-        ],
-    })  # fmt: skip
-    records = [
-        record("lora", 0, 0.5),
-        record("lora", 1, 0.6),
-        record("eva", 0, 0.6),
-        record("eva", 1, 0.01),
-        record("eva", 2, 0.7, status="failed"),
+def test_critical_values_of_the_published_table():
+    # Dunnett, Biometrics 20 (1964), 482: two-sided, 95 %: 3 treatments and 12 degrees of freedom 2.68; 1 and 4: t.
+    assert critical_value((4, 4, 4), 4) == pytest.approx(2.68, abs=0.01)
+    assert critical_value((3,), 3) == pytest.approx(stats.t.ppf(0.975, 4), abs=0.01)
+
+
+def test_a_difference_needs_two_trainings_for_an_interval():
+    found = statistics.differences_to({"a": [0.5, 0.6], "b": [0.9], "c": [0.5, 0.7]}, "a")
+    assert found["b"].estimate == pytest.approx(0.35) and found["b"].low is None and found["c"].low is not None
+    assert statistics.differences_to({"a": [0.5], "b": [0.9, 0.8]}, "a")["b"].low is None
+    assert statistics.differences_to({"a": [0.5, 0.5], "b": [0.9, 0.9]}, "a")["b"].low is None  # nothing varies
+    assert statistics.differences_to({"b": [0.9, 0.8]}, "a") == {}
+
+
+MEANS = {
+    "t1": {"a": 0.9, "b": 0.8, "c": 0.7},
+    "t2": {"a": 0.5, "b": 0.5, "c": 0.9},
+    "t3": {"a": 0.4, "b": 0.3, "c": 0.1},
+}
+
+
+def test_mean_ranks_and_wins_by_hand():
+    # ranks 1 2 3; 2.5 2.5 1; 1 2 3
+    assert statistics.mean_ranks(MEANS) == pytest.approx({"a": 1.5, "b": 6.5 / 3, "c": 7 / 3})
+    assert statistics.wins(MEANS, "a", "b") == pytest.approx(2.5 / 3) and statistics.wins(
+        MEANS, "c", "a"
+    ) == pytest.approx(1 / 3)
+    assert statistics.wins(MEANS, "a", "z") is None and statistics.mean_ranks({}) == {}
+    assert set(statistics.mean_ranks(MEANS | {"t4": {"a": 1.0, "b": 0.0}})) == {"a", "b"}  # c lacks a block
+
+
+def test_the_critical_difference_is_that_of_the_paper_and_of_another_library():
+    # Demšar (2006), table 5: q = 2.343 for three methods, 2.850 for six.
+    assert statistics.critical_difference(3, 10) == pytest.approx(2.343 * (3 * 4 / 60) ** 0.5, abs=1e-3)
+    assert statistics.critical_difference(6, 24) == pytest.approx(2.850 * (6 * 7 / 144) ** 0.5, abs=1e-3)
+    data = pandas.DataFrame(np.random.default_rng(0).normal([0, 0.4, 0.8, 1.6], size=(12, 4)))
+    p = scikit_posthocs.posthoc_nemenyi_friedman(data).to_numpy()
+    ranks = (-data).rank(axis=1).mean().to_numpy()
+    apart = abs(ranks[:, None] - ranks) > statistics.critical_difference(4, 12)
+    assert (apart == (p < 0.05)).all() and apart.any() and not apart.all()
+
+
+def test_tasks_of_one_training_make_one_block():
+    scores = [Score(m, "f", t, f"{m}{s}", v) for m, v in (("a", 0.4), ("b", 0.6)) for t in ("x", "y") for s in range(2)]
+    scores += [Score(m, "f", "z", f"{m}{s}z", 0.5) for m in "ab" for s in range(2)]
+    assert statistics.block_means(scores) == {"x": {"a": 0.4, "b": 0.6}, "z": {"a": 0.5, "b": 0.5}}
+
+
+def test_the_headline_mean_weighs_families_alike_and_leaves_out_who_lacks_a_task():
+    scores = [Score("a", "f", t, "1", 0.2) for t in "wxyz"]
+    scores += [
+        Score("a", "g", "v", "1", 0.8),
+        Score("b", "g", "v", "1", 0.9),
     ]
-    built = build_summary(select(Archive(records), spec, "pocket", "pocket_language"), "pocket_language")
-    eva = dict(zip(built.header[1:], [cell.text for cell in built.lines[1].cells], strict=True))
-    assert eva["tasks"] == "1" and eva["runs"] == "2"  # the second column is another metric of the same answers
-    assert eva["mean [95 %]"] == "30.5 [1.0, 60.0]" and eva["median"] == "30.5"
-    assert eva["difference to LoRA [95 %]"] == "-24.5 [-59.0, +10.0]"  # +10 and -59
-    assert eva["better than LoRA"] == "0.38"  # wins 0.6 > 0.5, ties 0.6 = 0.6: 1.5 of 4
-    assert eva["collapsed"] == "2"  # one failed, one not above the untouched model's 2 %
+    assert statistics.balanced_means([s for s in scores if s.method == "a"]) == {"a": 0.5}
+    assert statistics.balanced_means(scores) == {"a": 0.5}
+
+
+def families(scores: list[Score]) -> dict[str, list[Score]]:
+    return {name: [s for s in scores if s.family == name] for name in sorted({s.family for s in scores})}
+
+
+def test_the_bootstrap_of_one_task_has_the_standard_error_of_two_means():
+    values = {"a": [0.1, 0.2, 0.6], "b": [0.5, 0.9, 0.7]}
+    scores = [Score(m, "f", "t", f"{m}{i}", v) for m, found in values.items() for i, v in enumerate(found)]
+    low, high = statistics.bootstrap_interval({"f": scores}, "b", "a")
+    half = stats.t.ppf(0.975, 4) * np.sqrt(np.var(values["a"], ddof=1) / 3 + np.var(values["b"], ddof=1) / 3)
+    assert (low + high) / 2 == pytest.approx(0.4) and (high - low) / 2 == pytest.approx(half, rel=0.06)
+    assert statistics.bootstrap_interval({"f": scores}, "b", "a") == (low, high)
+
+
+def test_the_bootstrap_covers_at_least_as_often_as_it_says():
+    """Tasks and trainings are both resampled, so that it is wider than the model: a cautious check."""
+    truth = np.mean([np.mean(from_logit(v + EFFECTS["b"]) - from_logit(v)) for v in LEVELS.values()])
+    generator, hits = np.random.default_rng(1), []
+    for _ in range(150):
+        low, high = statistics.bootstrap_interval(families(simulated(generator, 3)), "b", "a")
+        hits.append(low <= truth <= high)
+    assert np.mean(hits) >= 0.93
+
+
+def test_the_bootstrap_needs_two_trainings_of_every_task():
+    scores = [Score(m, "f", "t", f"{m}{i}", 0.5) for m, n in (("a", 2), ("b", 1)) for i in range(n)]
+    assert (
+        statistics.bootstrap_interval({"f": scores}, "b", "a") is None
+        and statistics.bootstrap_interval({}, "b", "a") is None
+    )

@@ -15,9 +15,14 @@ from eva_bench.records.store import Store
 from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.tables import main
 from eva_bench.reporting.tables.build import build_table
-from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
-from eva_bench.reporting.tables.selection import Value
+from eva_bench.reporting.tables.differences import build_differences
+from eva_bench.reporting.tables.facts import FACTS
+from eva_bench.reporting.tables.formats import latex, to_csv, to_latex, to_markdown, to_numbers
+from eva_bench.reporting.tables.published import published_numbers
+from eva_bench.reporting.tables.selection import Value, select
 from eva_bench.reporting.tables.spec import TableSpec, read_table, read_tables
+from eva_bench.reporting.tables.summary import _collapsed, build_pairs, build_summary
+from eva_bench.reporting.tables.table import Table
 from eva_bench.system.errors import UserError
 from tests.conftest import CONF, ROOT
 from tests.records import record
@@ -46,9 +51,9 @@ def row(built, method: str) -> dict[str, str]:
     return dict(zip(built.header, [found.title, *(cell.text for cell in found.cells)], strict=True))
 
 
-def marks(built, column: str) -> dict[str, str]:
+def bold(built, column: str) -> set[str]:
     index = built.header.index(column) - 1
-    return {line.title: line.cells[index].mark for line in built.lines if line.cells[index].mark}
+    return {line.title for line in built.lines if line.cells[index].bold}
 
 
 def test_mean_spread_and_n_by_hand():
@@ -59,14 +64,14 @@ def test_mean_spread_and_n_by_hand():
     shown = row(built, "lora")
     assert shown["strict"] == "61.0 ± 11.5"  # mean of 50, 60, 73; squares 121 + 1 + 144 over 2: 11.53
     assert shown["loss"] == "1.390 ± 0.115" and shown["seeds"] == "3"
-    assert shown["parameters"] == "1,000" and shown["init s"] == "1.0" and shown["train s"] == "11.0"
+    assert shown["parameters"] == "1,000" and shown["learning rate"] == "0.001"
     assert row(built, "untrained")["strict"] == "2.0"
 
 
 def test_what_was_not_run_is_shown_as_not_run_and_published_numbers_stand_beside():
     built = table([record("lora", 0, 0.5)])
     pissa = row(built, "pissa")
-    assert pissa["strict"] == pissa["train s"] == "–" and pissa["seeds"] == "0"
+    assert pissa["strict"] == pissa["learning rate"] == "–" and pissa["seeds"] == "0"
     assert pissa["LLaMA-2-7B (PiSSA T2)"] == "53.22 ± 0.55"  # arXiv:2404.02948, table 2
     assert row(built, "lora")["LLaMA-2-7B (PiSSA T2)"] == "43.23 ± 0.64 (+6.8)"  # 50.0 - 43.23
     assert row(built, "svfit")["Llama-2-7B (EVA T8)"] == "–"
@@ -82,29 +87,70 @@ def test_the_best_mean_of_a_column_is_bold_and_a_small_loss_is_good():
     assert to_markdown(built).count("**") == 6
 
 
-def test_what_a_paired_test_cannot_tell_from_the_best_is_underlined():
-    noisy, worse = (0.80, 0.70, 0.90), (0.41, 0.50, 0.60)
-    best = [record("full", seed, score) for seed, score in enumerate((0.90, 0.81, 0.82))]
-    records = (
-        best
-        + [record("eva", s, x) for s, x in enumerate(noisy)]
-        + [record("svfit", s, x - 0.3) for s, x in enumerate(worse)]
-    )
-    built = table(records)
-    assert marks(built, "strict") == {"full": "best", "eva": "tied"}
-    assert "<ins>80.0 ± 10.0</ins>" in to_markdown(built) and r"\underline{80.0 $\pm$ 10.0}" in to_latex(built)
+def spread_out() -> list:
+    scores = {"lora": (0.50, 0.52, 0.54), "eva": (0.70, 0.72, 0.74), "pissa": (0.51, 0.53, 0.55)}
+    return [record(method, seed, score) for method, found in scores.items() for seed, score in enumerate(found)]
 
 
-def test_private_experiments_other_stages_failures_and_settings_are_set_aside():
+def further_tables(records) -> dict[str, Table]:
+    selection = select(Archive(records), GSM8K, "pocket", "pocket_language")
+    return {build.__name__: build(selection, None) for build in (build_differences, build_summary, build_pairs)}
+
+
+def test_differences_have_dunnetts_intervals_and_are_bold_where_they_exclude_0():
+    built = further_tables(spread_out())["build_differences"]
+    # Pooled deviation 2 points, 6 degrees of freedom; Dunnett's two-sided 95 % value of two treatments is 2.86.
+    half = 2.86 * 2 * (2 / 3) ** 0.5
+    found = re.match(r"\+20.0 \[\+(.*), \+(.*)\]", row(built, "eva")["strict"])
+    assert [float(end) for end in found.groups()] == pytest.approx([20 - half, 20 + half], abs=0.1)
+    assert bold(built, "strict") == {"eva"} and "lora" not in [line.title for line in built.lines]
+    assert "**+20.0 [" in to_markdown(built) and r"\textbf{+20.0 [" in to_latex(built)
+
+
+def test_the_statistics_table_gives_difference_verdict_rank_and_honest_counts():
+    tables = further_tables(spread_out())
+    eva, pissa = (row(tables["build_summary"], method) for method in ("eva", "pissa"))
+    assert eva["verdict"] == "different" and eva["difference to lora [95 %]"].startswith("+20.")
+    assert eva["tasks"] == "1" and eva["trainings"] == "3"  # strict and flexible are two metrics of the same answers
+    assert eva["mean rank"] == "1.00" and eva["won against lora"] == "1.00" and pissa["mean rank"] == "2.00"
+    assert pissa["verdict"].startswith("undecided (about") and pissa["collapsed"] == "0"
+    pair = row(tables["build_pairs"], "pissa")
+    assert pair["eva"].endswith("different; won 0.00") and pair["pissa"] == "–"
+
+
+def test_one_seed_has_no_interval_and_says_so():
+    tables = further_tables([record("lora", 0, 0.5), record("eva", 0, 0.6)])
+    assert row(tables["build_differences"], "eva")["strict"] == "+10.0"
+    shown = row(tables["build_summary"], "eva")
+    assert shown["verdict"] == "undecided (one seed: no interval)" and shown["bootstrap [95 %]"] == "–"
+    assert shown["difference to lora [95 %]"] == "+10.0"
+
+
+def test_a_failed_run_counts_as_the_lowest_score_of_its_task_and_is_reported():
+    failed = record("eva", 3, 0.9, status="failed", metrics={})
+    built = table([*spread_out(), failed])
+    assert row(built, "eva")["strict"] == "54.5 ± 35.0"  # 70, 72, 74 and the untrained model's 2
+    assert any("1 runs failed and count as the lowest score" in note and failed.run_id in note for note in built.notes)
+    shown = row(further_tables([*spread_out(), failed])["build_summary"], "eva")
+    assert shown["trainings"] == "4" and shown["collapsed"] == "1" and shown["mean"] == "54.5"
+
+
+def test_a_new_method_finds_its_way_into_the_tables():
+    built = table([*spread_out(), record("my_method", 0, 0.6)])
+    assert built.lines[-1].title == "my_method" and row(built, "my_method")["strict"] == "60.0 (n=1)"
+    private = record("mine", 0, 0.6, origins={"command_line": ["method=mine", "train.lr=1"]})
+    assert "mine" not in [line.title for line in table([*spread_out(), private]).lines]
+
+
+def test_private_experiments_other_stages_and_other_settings_are_set_aside():
     usual = record("lora", 0, 0.5)
     private = record("lora", 1, 0.9, origins={"command_line": ["method=lora", "task=gsm8k", "seed=1", "train.lr=1"]})
     tuned = record("lora", 2, 0.9, spec={"stage": "tune"})
-    failed = record("lora", 3, 0.9, status="failed")
+    other = record("lora", 3, 0.9, status="failed", spec={"train": {"lr": 9.0}})
     old = record("lora", 4, 0.9, spec={"protocol": 0}, finished="2024-01-01T00:00:00+00:00")
-    built = table([usual, private, tuned, failed, old])
+    built = table([usual, private, tuned, other, old])
     assert row(built, "lora")["strict"] == "50.0" and row(built, "lora")["seeds"] == "1"
     assert any("2 records" in note and "set aside" in note for note in built.notes)
-    assert any("1 runs failed" in note and failed.run_id in note for note in built.notes)
 
 
 def test_one_table_never_mixes_protocols():
@@ -126,8 +172,7 @@ def test_scales_and_models_never_share_a_cell():
 
 def test_seconds_taken_from_a_cache_are_not_counted():
     computed, reused = record("lora", 0, 0.5), record("lora", 1, 0.5, reused={"init": True, "train": True})
-    assert row(table([computed, reused]), "lora")["train s"] == "10.0"
-    assert row(table([reused]), "lora")["train s"] == "–"
+    assert FACTS["train_seconds"](Run.of(computed)) == 10.0 and FACTS["train_seconds"](Run.of(reused)) is None
 
 
 def glue(method, seed, task, score):
@@ -146,10 +191,8 @@ def test_an_average_is_taken_over_tasks_then_seeds_and_says_what_it_covers():
     lora, eva = row(built, "lora"), row(built, "eva")
     assert lora["Average (2 tasks)"] == "67.5 ± 10.6"  # seed 0: 60, seed 1: 75
     assert eva["Average (2 tasks)"] == "99.0 (n=1) (1 of 2)" and eva["RTE"] == "–"
-    assert marks(built, "Average (2 tasks)") == {
-        "lora": "best"
-    }  # an average that lacks a task is none of the candidates
-    assert marks(built, "CoLA")["eva"] == "best"
+    assert bold(built, "Average (2 tasks)") == {"lora"}  # an average that lacks a task is none of the candidates
+    assert bold(built, "CoLA") == {"eva"}
     assert row(built, "untrained")["Average (2 tasks)"] == "10.0"
     more = row(table([*records, glue("lora", 2, "cola", 0.0)], TWO_TASKS), "lora")
     assert more["Average (2 tasks)"] == "67.5 ± 10.6 (n=2)" and more["seeds"] == "2 to 3"  # seed 2 lacks a task
@@ -253,8 +296,6 @@ def test_latex_accepts_every_committed_table_and_every_number(tmp_path):
 
 
 def test_a_minus_in_latex_is_no_hyphen():
-    from eva_bench.reporting.tables.formats import latex
-
     assert latex("-4.1 ± 7.5 (-0.3)") == r"$-$4.1 $\pm$ 7.5 ($-$0.3)" and latex("1.5-2, olora-5") == "1.5-2, olora-5"
 
 
@@ -263,8 +304,6 @@ def names_in(folder: str) -> set[str]:
 
 
 def test_every_table_of_the_suite_is_well_formed_and_its_published_numbers_exist():
-    from eva_bench.reporting.tables.published import published_numbers
-
     tables = read_tables()
     assert {"gsm8k"} <= {spec.name for spec in tables}
     for spec in tables:
@@ -328,8 +367,6 @@ def test_a_reference_beside_the_methods_and_a_typo_in_it():
 
 
 def test_collapsed_is_not_better_than_before_unless_before_was_perfect():
-    from eva_bench.reporting.tables.summary import _collapsed
-
     def collapsed(before: float, after: float) -> bool:
         return _collapsed(Run.of(record("lora", 0, after, metrics_before={"exact_match_strict": before})))
 

@@ -11,7 +11,7 @@ import matplotlib
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.figures.costs import draw_costs
 from eva_bench.reporting.figures.layer_maps import draw_layers, draw_rho
-from eva_bench.reporting.figures.scores import draw_intervals, draw_pareto, families_of
+from eva_bench.reporting.figures.scores import draw_differences, draw_pareto, draw_ranks, families_of
 from eva_bench.reporting.figures.style import STYLE, Drawing
 from eva_bench.reporting.figures.training import draw_curves
 from eva_bench.reporting.tables.selection import select
@@ -31,10 +31,9 @@ def drawings(archive: Archive) -> Iterator[Drawing]:
         if not selection.used:
             continue
         families = families_of(selection)
-        yield draw_intervals(selection, families)
+        some = [draw_differences(selection, families), draw_ranks(selection), draw_costs(selection)]
+        yield from filter(None, some)
         yield draw_pareto(selection, families)
-        if (costs := draw_costs(selection)) is not None:
-            yield costs
         for family, columns in families.items():
             yield draw_curves(selection, family, columns)
             yield from draw_layers(selection, family, columns)

@@ -1,4 +1,4 @@
-"""Scores: interquartile means with intervals, and score against trained parameters. No torch here."""
+"""Differences to the baseline with intervals, mean ranks, and score against trained parameters. No torch here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+import pandas
+from matplotlib.figure import Figure
+from scikit_posthocs import critical_difference_diagram
 
 from eva_bench.reporting import statistics
 from eva_bench.reporting.figures.style import Drawing, legend, look, panels
+from eva_bench.reporting.statistics import Model
 from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import Column
 
@@ -23,34 +27,58 @@ def families_of(selection: Selection) -> dict[str, list[Column]]:
     return dict(found)
 
 
-def _scores(selection: Selection, columns: Sequence[Column]) -> dict[str, dict[str, dict[int, float]]]:
-    """Method -> column -> seed -> score, for methods with a score in every column."""
-    found = {row.title: {c.title: selection.scores(row, c) for c in columns} for row in selection.table.rows}
-    return {method: scores for method, scores in found.items() if all(scores.values())}
-
-
-def draw_intervals(selection: Selection, families: dict[str, list[Column]]) -> Drawing:
-    """Interquartile means of every family, and of all tasks where there are several families."""
-    groups = dict(families)
+def draw_differences(selection: Selection, families: dict[str, list[Column]]) -> Drawing | None:
+    """Differences to the baseline by family, and over all families; None where the baseline has not been run."""
+    model = Model(selection.statistics_scores([column for columns in families.values() for column in columns]))
+    groups: dict[str, list[str] | None] = {family: [family] for family in families}
     if len(families) > 1:
-        groups["all tasks"] = [column for columns in families.values() for column in columns]
-    figure, axes = panels(len(groups), 3.2, 2.6)
-    for ax, (title, columns) in zip(axes, groups.items(), strict=True):
-        scores = _scores(selection, columns)
-        for y, (method, found) in enumerate(reversed(scores.items())):
-            middle = 100 * float(statistics.interquartile_mean(statistics.pooled(found)))
-            interval = statistics.iqm_interval(found)
-            if interval:
-                ax.plot([100 * end for end in interval], [y, y], color=look(method)["color"], linewidth=2)
-            ax.plot(middle, y, markersize=5, **look(method))
-        ax.set_yticks(range(len(scores)), list(reversed(scores)))
-        ax.set_title(f"{title} ({len(columns)} score{'s' * (len(columns) > 1)})")
-        ax.set_xlabel("interquartile mean, %")
+        groups["all families alike"] = None
+    baseline = selection.table.baseline
+    rows = [row for row in reversed(selection.table.rows) if row.title != baseline and selection.measured(row)]
+    if not rows or baseline not in model.methods:
+        return None
+    figure, axes = panels(len(groups), 3.4, 0.28 * len(rows) + 1.1)
+    for ax, (title, wanted) in zip(axes, groups.items(), strict=True):
+        ax.axvspan(-100 * statistics.MARGIN, 100 * statistics.MARGIN, color="#e8e8e8", linewidth=0)
+        ax.axvline(0, color="#666666", linewidth=0.8)
+        for y, row in enumerate(rows):
+            found = model.difference(row.title, baseline, wanted)
+            if found is None:
+                continue
+            if found.low is not None and found.high is not None:
+                ends = [100 * found.low, 100 * found.high]
+                ax.plot(ends, [y, y], color=look(row.method)["color"], linewidth=2)
+            filled = "full" if found.verdict == "different" else "none"
+            ax.plot(100 * found.estimate, y, markersize=6, fillstyle=filled, **look(row.method))
+        ax.set_yticks(range(len(rows)), [row.title for row in rows])
+        ax.set_ylim(-0.6, len(rows) - 0.4)
+        ax.set(title=title, xlabel=f"difference to {baseline}, points")
     caption = (
-        "Interquartile mean of all runs of a family with its 95 % bootstrap interval over seeds; "
-        "methods that lack a task are left out."
+        f"Difference to {baseline} with its 95 % interval from the mixed model; filled: the interval excludes 0; "
+        f"grey: within {100 * statistics.MARGIN:.0f} points, where methods count as equivalent."
     )
-    return Drawing(f"intervals-{selection.scale}", figure, caption)
+    return Drawing(f"differences-{selection.scale}", figure, caption)
+
+
+def draw_ranks(selection: Selection) -> Drawing | None:
+    """Critical-difference diagram of the mean ranks; None with fewer than three methods or blocks."""
+    blocks = statistics.block_means(selection.statistics_scores(selection.table.score_columns))
+    ranks = statistics.mean_ranks(blocks)
+    if len(ranks) < 3 or len(blocks) < 3:
+        return None
+    critical = statistics.critical_difference(len(ranks), len(blocks))
+    series = pandas.Series(ranks)
+    apart = np.abs(np.subtract.outer(series.to_numpy(), series.to_numpy())) > critical
+    p_values = pandas.DataFrame(np.where(apart, 0.0, 1.0), index=series.index, columns=series.index)
+    methods = {row.title: row.method for row in selection.table.rows}
+    figure = Figure(figsize=(6.4, 0.2 * len(ranks) + 1.4))
+    colours = {title: look(methods[title])["color"] for title in ranks}
+    critical_difference_diagram(series, p_values, ax=figure.subplots(), color_palette=colours)
+    caption = (
+        f"Mean ranks over {len(blocks)} blocks of tasks, 1 is best. A bar joins methods less than {critical:.2f} apart, "
+        "which chance explains (Nemenyi, 95 %)."
+    )
+    return Drawing(f"ranking-{selection.scale}", figure, caption)
 
 
 def draw_pareto(selection: Selection, families: dict[str, list[Column]]) -> Drawing:
@@ -59,10 +87,12 @@ def draw_pareto(selection: Selection, families: dict[str, list[Column]]) -> Draw
     rows = {row.title: row for row in selection.table.rows}
     for ax, (family, columns) in zip(axes, families.items(), strict=True):
         points = []
-        for method, found in _scores(selection, columns).items():
-            runs = [run for column in columns for run in selection.cells[method, column.task]]
-            parameters = float(np.mean([run.trainable_parameters for run in runs if run.trainable_parameters]))
-            points.append((parameters, 100 * statistics.task_mean(found)))
+        for method, score in statistics.balanced_means(selection.statistics_scores(columns)).items():
+            runs = [run for column in columns for run in selection.cells.get((method, column.task), [])]
+            parameters = [run.trainable_parameters for run in runs if run.trainable_parameters]
+            if not parameters:
+                continue  # every run failed
+            points.append((float(np.mean(parameters)), 100 * score))
             ax.plot(*points[-1], linestyle="", label=method, **look(rows[method].method))
         front = [p for p in sorted(points, key=lambda p: (p[0], -p[1])) if not _beaten(p, points)]
         ax.step([p[0] for p in front], [p[1] for p in front], where="post", color="#bbbbbb", linewidth=1, zorder=0)

@@ -15,10 +15,10 @@ from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.figures import drawings
 from eva_bench.reporting.figures.style import STYLE
 from eva_bench.reporting.page.runs import run_index, runs_as_json
-from eva_bench.reporting.tables.build import MISSING, Table
 from eva_bench.reporting.tables.command import all_tables
 from eva_bench.reporting.tables.notes import origin
 from eva_bench.reporting.tables.spec import read_tables
+from eva_bench.reporting.tables.table import MISSING, Table
 from eva_bench.system.paths import choices
 
 

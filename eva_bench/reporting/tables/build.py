@@ -1,55 +1,15 @@
-"""A table from its specification and the records: cells, marks, notes. No torch here."""
+"""A table from its specification and the records: cells, best means, published numbers, notes. No torch here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from statistics import mean
-
 from eva_bench.reporting.archive import Archive
-from eva_bench.reporting.statistics import tied_with_best
-from eva_bench.reporting.tables.facts import FACTS
 from eva_bench.reporting.tables.notes import notes
 from eva_bench.reporting.tables.published import Number, published_numbers
 from eva_bench.reporting.tables.selection import Selection, Value, select
 from eva_bench.reporting.tables.spec import UNITS, Column, Mean, Row, TableSpec
+from eva_bench.reporting.tables.table import Cell, Line, Table, full_title, range_cell
 
-MISSING = "–"
-
-
-@dataclass
-class Cell:
-    """What is shown, what it sorts by, and how it compares: best of its column, or no significant difference to it."""
-
-    text: str = MISSING
-    sort: float | None = None
-    mark: str = ""  # best | tied
-
-
-@dataclass
-class Line:
-    """A row of a finished table."""
-
-    title: str
-    cells: list[Cell]
-    kind: str = "ours"  # ours | untrained | published
-
-
-@dataclass
-class Table:
-    """A finished table, ready for any format."""
-
-    name: str
-    scale: str
-    model: str | None
-    title: str
-    header: list[str]
-    lines: list[Line]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def file(self) -> str:
-        """Name of its files, without suffix."""
-        return "-".join(filter(None, (self.name, self.scale, self.model)))
+Values = dict[tuple[str, str], Value | None]  # (title of a row, title of a column) -> value
 
 
 def build_table(table: TableSpec, archive: Archive, scale: str, model: str | None) -> Table | None:
@@ -65,41 +25,16 @@ def build_table(table: TableSpec, archive: Archive, scale: str, model: str | Non
 def assemble(selection: Selection, model: str | None) -> Table:
     """The finished table of selected records."""
     table = selection.table
-    columns: list[Column | Mean] = [*([] if table.only_means else table.columns), *table.means]
-    values = {(row.title, column.title): selection.value(row, column) for row in table.rows for column in columns}
-    most = max((value.n for value in values.values() if value), default=0)
+    columns = table.shown_columns
+    values: Values = {(row.title, c.title): selection.value(row, c) for row in table.rows for c in columns}
     blocks = {block.title: published_numbers(block) for block in table.published}
     beside = _column_of_published(columns, blocks)
-    header = [
-        "method",
-        *(_heading(selection, column) for column in columns),
-        "seeds",
-        "parameters",
-        "init s",
-        "train s",
-    ]
+    header = ["method", *(_heading(selection, column) for column in columns), "seeds", "learning rate", "parameters"]
     header += list(blocks) if beside else []
-    beside_methods = {"untrained": selection.untrained} | (
-        {table.reference: selection.reference} if table.reference else {}
-    )
-    lines = []
-    for title, find in beside_methods.items():
-        cells = [_cell(find(column), unit(table, column)) for column in columns]
-        lines.append(Line(title, cells + [Cell() for _ in header[1 + len(columns) :]], "untrained"))
-    for row in table.rows:
-        cells = [_cell(values[row.title, column.title], unit(table, column), most) for column in columns]
-        cells += _costs(selection, row)
-        if beside:
-            ours = values[row.title, beside.title]
-            cells += [
-                _published_cell(numbers.get((row.title, beside.name_in_papers)), beside, ours, table)
-                for numbers in blocks.values()
-            ]
-        lines.append(Line(row.title, cells))
-    _mark(selection, columns, values, lines)
+    lines = _lines_beside(selection, columns, len(header)) + _lines_of_ours(selection, columns, values, blocks, beside)
     if not beside:
         lines += _published_lines(table, columns, blocks, values, len(header))
-    title = ", ".join(filter(None, (table.title, f"scale={selection.scale}", model)))
+    title = full_title(table.title, selection.scale, model)
     measured = sum(value is not None for value in values.values())
     return Table(table.name, selection.scale, model, title, header, lines, notes(selection, measured, len(values)))
 
@@ -111,19 +46,52 @@ def unit(table: TableSpec, column: Column | Mean) -> tuple[float, int]:
     return UNITS[column.unit]
 
 
-def number(value: float, factor_digits: tuple[float, int]) -> str:
-    """A number in the unit of its column."""
-    factor, digits = factor_digits
-    return f"{value * factor:.{digits}f}"
+def _heading(selection: Selection, column: Column | Mean) -> str:
+    if isinstance(column, Column):
+        return column.title
+    families = ", families alike" if column.balanced else ""
+    return f"{column.title} ({len(selection.parts(column))} tasks{families})"
+
+
+def _lines_beside(selection: Selection, columns: list[Column | Mean], width: int) -> list[Line]:
+    """Scores that do not depend on the method: the untrained model's, and the reference's where a table has one."""
+    table = selection.table
+    finders = {"untrained": selection.untrained}
+    if table.reference:
+        finders[table.reference] = selection.reference
+    lines = []
+    for title, find in finders.items():
+        cells = [_cell(find(column), unit(table, column)) for column in columns]
+        lines.append(Line(title, cells + [Cell() for _ in range(width - 1 - len(cells))], "untrained"))
+    return lines
+
+
+def _lines_of_ours(
+    selection: Selection, columns: list[Column | Mean], values: Values, blocks: dict, beside: Column | Mean | None
+) -> list[Line]:
+    table = selection.table
+    most = max((value.n for value in values.values() if value), default=0)
+    lines = []
+    for row in table.rows:
+        cells = [_cell(values[row.title, column.title], unit(table, column), most) for column in columns]
+        cells += _facts(selection, row)
+        if beside:
+            ours = values[row.title, beside.title]
+            key = row.title, beside.name_in_papers
+            cells += [_published_cell(numbers.get(key), beside, ours, table) for numbers in blocks.values()]
+        lines.append(Line(row.title, cells))
+    _mark_best(selection, columns, values, lines)
+    return lines
 
 
 def _cell(value: Value | None, shown: tuple[float, int], most: int = 0) -> Cell:
     """`87.1 ± 9.5`, with what is missing in brackets: fewer seeds than others, or tasks that an average lacks."""
     if value is None:
         return Cell()
-    text = number(value.mean, shown)
+    factor, digits = shown
+    text = f"{value.mean * factor:.{digits}f}"
     if value.std is not None:
-        text += f" ± {number(value.std, shown)}"
+        text += f" ± {value.std * factor:.{digits}f}"
     if value.n < most:
         text += f" (n={value.n})"
     if not value.complete:
@@ -131,59 +99,27 @@ def _cell(value: Value | None, shown: tuple[float, int], most: int = 0) -> Cell:
     return Cell(text, value.mean)
 
 
-def _heading(selection: Selection, column: Column | Mean) -> str:
-    return f"{column.title} ({len(selection.parts(column))} tasks)" if isinstance(column, Mean) else column.title
-
-
-def _costs(selection: Selection, row: Row) -> list[Cell]:
-    """Seeds, trained parameters, and the mean seconds of initialisation and training where they were computed."""
+def _facts(selection: Selection, row: Row) -> list[Cell]:
+    """Seeds, learning rates and trained parameters."""
     runs = selection.runs(row)
-    seeds = {len(cell) for (title, _), cell in selection.cells.items() if title == row.title}
-    cells = [
-        count_range(seeds or {0}),
-        count_range({run.trainable_parameters for run in runs if run.trainable_parameters}),
+    seeds = {selection.seeds(row, task) for task in selection.table.tasks} - {0}
+    return [
+        range_cell(seeds or {0}),
+        range_cell({float(run.lr) for run in runs if run.lr is not None}),
+        range_cell({run.trainable_parameters for run in runs if run.trainable_parameters}),
     ]
-    for fact in ("init_seconds", "train_seconds"):
-        seconds = [value for run in runs if (value := FACTS[fact](run)) is not None]
-        cells.append(Cell(f"{mean(seconds):.1f}", mean(seconds)) if seconds else Cell())
-    return cells
 
 
-def count_range(counts: set[int]) -> Cell:
-    """`3`, or `2 to 3`; empty where nothing was counted."""
-    if not counts:
-        return Cell()
-    low, high = min(counts), max(counts)
-    return Cell(f"{low:,}" if low == high else f"{low:,} to {high:,}", low)
-
-
-def _mark(selection: Selection, columns: list, values: dict, lines: list[Line]) -> None:
-    """Bold for the best mean of a column, underlined where a paired test finds no significant difference to it.
-
-    Averages that lack tasks take no part: they are means of something else.
-    """
-    by_title = {line.title: line for line in lines if line.kind == "ours"}
-    rows = {row.title: row for row in selection.table.rows}
+def _mark_best(selection: Selection, columns: list[Column | Mean], values: Values, lines: list[Line]) -> None:
+    """Bold for the best mean of a column. Averages that lack tasks take no part: they are means of something else."""
     for index, column in enumerate(columns):
-        parts = selection.parts(column) if isinstance(column, Mean) else [column]
-        sign = {"max": 1, "min": -1, "none": 0}[parts[0].best]
-        means = {
-            title: sign * values[title, column.title].mean
-            for title in rows
-            if (v := values[title, column.title]) and v.complete
-        }
-        if not sign or not means:
-            continue
-        best = max(means.values())
-        scores = {
-            title: {part.title: found for part in parts if (found := selection.scores(rows[title], part))}
-            for title in means
-        }
-        leaders = [title for title in means if means[title] == best]
-        for title in tied_with_best(scores, leaders[0]) - set(leaders):
-            by_title[title].cells[index].mark = "tied"
-        for title in leaders:
-            by_title[title].cells[index].mark = "best"
+        part = selection.parts(column)[0] if isinstance(column, Mean) else column
+        sign = {"max": 1, "min": -1, "none": 0}[part.best]
+        found = [(line, value) for line in lines if (value := values[line.title, column.title]) and value.complete]
+        if sign and found:
+            best = max(sign * value.mean for _, value in found)
+            for line, value in found:
+                line.cells[index].bold = sign * value.mean == best
 
 
 def _column_of_published(columns: list[Column | Mean], blocks: dict[str, dict]) -> Column | Mean | None:
@@ -200,23 +136,18 @@ def _published_cell(published: Number | None, column: Column | Mean, ours: Value
     return Cell(published.beside(ours and ours.mean * factor, digits), published.mean)
 
 
-def _published_lines(table: TableSpec, columns: list, blocks: dict, values: dict, width: int) -> list[Line]:
+def _published_lines(
+    table: TableSpec, columns: list[Column | Mean], blocks: dict, values: Values, width: int
+) -> list[Line]:
     """A line per published method, below ours; in brackets our number of the same row minus the published one."""
     lines = []
     for block in table.published:
         numbers = blocks[block.title]
-        for row in table.rows:
-            if row.title not in block.methods:
-                continue
+        for row in [row for row in table.rows if row.title in block.methods]:
             cells = [
                 _published_cell(numbers.get((row.title, c.name_in_papers)), c, values[row.title, c.title], table)
                 for c in columns
             ]
-            lines.append(
-                Line(
-                    f"{block.title}: {block.methods[row.title]}",
-                    cells + [Cell() for _ in range(width - 1 - len(cells))],
-                    "published",
-                )
-            )
+            empty = [Cell() for _ in range(width - 1 - len(cells))]
+            lines.append(Line(f"{block.title}: {block.methods[row.title]}", cells + empty, "published"))
     return lines

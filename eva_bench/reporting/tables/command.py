@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eva_bench.reporting.archive import Archive
-from eva_bench.reporting.tables.build import Table, assemble
+from eva_bench.reporting.tables.build import assemble
+from eva_bench.reporting.tables.differences import build_differences
 from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
 from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import TableSpec, read_tables
-from eva_bench.reporting.tables.summary import build_summary
+from eva_bench.reporting.tables.summary import build_pairs, build_summary
+from eva_bench.reporting.tables.table import Table
 from eva_bench.system.errors import UserError
 
 FORMATS = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
@@ -37,7 +39,8 @@ def all_tables(archive: Archive, specs: Sequence[TableSpec] | None = None) -> li
     for selection, model in selections(archive, read_tables() if specs is None else specs):
         found.append(assemble(selection, model))
         if selection.table.statistics:
-            found.append(build_summary(selection, model))
+            more = [build(selection, model) for build in (build_differences, build_summary, build_pairs)]
+            found += [table for table in more if table.lines]
     return found
 
 

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterable
 
-from eva_bench.reporting.tables.build import Cell, Table
+from eva_bench.reporting.tables.table import Cell, Table
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -52,10 +52,9 @@ def markdown(text: str) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table under its title, the notes below."""
-    wrap = {"": "{}", "best": "**{}**", "tied": "<ins>{}</ins>"}
 
     def show(cell: Cell) -> str:
-        return wrap[cell.mark].format(markdown(cell.text))
+        return f"**{markdown(cell.text)}**" if cell.bold else markdown(cell.text)
 
     lines = [
         f"# {table.title}",
@@ -71,7 +70,6 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs tabular, the notes as comments."""
-    wrap = {"": "{}", "best": r"\textbf{{{}}}", "tied": r"\underline{{{}}}"}
     lines = [rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", r"\toprule"]
     lines += [" & ".join(map(latex, table.header)) + r" \\", r"\midrule"]
     kind = table.lines[0].kind
@@ -79,9 +77,8 @@ def to_latex(table: Table) -> str:
         if line.kind != kind:
             lines.append(r"\midrule")
         kind = line.kind
-        lines.append(
-            " & ".join([latex(line.title), *(wrap[cell.mark].format(latex(cell.text)) for cell in line.cells)]) + r" \\"
-        )
+        cells = [rf"\textbf{{{latex(cell.text)}}}" if cell.bold else latex(cell.text) for cell in line.cells]
+        lines.append(" & ".join([latex(line.title), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]) + "\n"
 
 

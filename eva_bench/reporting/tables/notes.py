@@ -8,9 +8,9 @@ from eva_bench.reporting.archive import Run
 from eva_bench.reporting.tables.selection import Selection
 
 READING = (
-    "Mean ± sample standard deviation over seeds. Bold: the best mean of a column. Underlined: no significant "
-    "difference to it (paired t test over the common seeds, for an average over all pairs of task and seed; Holm's "
-    "correction over the rows; p ≥ 0.05). An average is taken over tasks first, then over seeds."
+    "Mean ± sample standard deviation over seeds. Bold: the best mean of a column, which says nothing about chance; "
+    "differences with intervals and verdicts are in the tables of differences and statistics. An average is taken "
+    "over tasks first, then over seeds."
 )
 PUBLISHED = "Published numbers as the papers print them, on the real tasks; in brackets ours minus published."
 NO_REPRODUCTION = " At this scale model and data differ, so the difference is not a reproduction error."
@@ -37,7 +37,7 @@ def caveats(selection: Selection) -> list[str]:
     if selection.failed:
         names = ", ".join(sorted(run.run_id for run in selection.failed)[:5])
         more = " …" if len(selection.failed) > 5 else ""
-        lines.append(f"{len(selection.failed)} runs failed and have no score: {names}{more}.")
+        lines.append(f"{len(selection.failed)} runs failed and count as the lowest score of their task: {names}{more}.")
     if selection.aside:
         lines.append(f"{selection.aside} records with other settings or of other methods are set aside.")
     return lines

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from statistics import mean, stdev
 
 from eva_bench.reporting.archive import Archive, Run
+from eva_bench.reporting.statistics import Score
 from eva_bench.reporting.tables.facts import FACTS
 from eva_bench.reporting.tables.spec import Column, Mean, Row, TableSpec
 from eva_bench.system.errors import UserError, did_you_mean
@@ -46,15 +48,16 @@ class Selection:
 
     Attributes:
         cells: (title of the row, task) -> runs, sorted by seed.
+        failures: (title of the row, task) -> runs of the same settings that failed. They count as the lowest score
+            that any run, or the untrained model, has on the task.
         aside: number of finished runs of the same tasks that no cell uses.
-        failed: runs that belong to a cell but have no score.
     """
 
     table: TableSpec
     scale: str
     cells: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
+    failures: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
     aside: int = 0
-    failed: list[Run] = field(default_factory=list)
     _scores: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)  # asked for again and again
 
     @cached_property
@@ -69,12 +72,25 @@ class Selection:
         varied = any(isinstance(values, list) for values in self.table.vary.values())
         return len({str(row.settings) for row in measured}) > varied
 
+    @property
+    def failed(self) -> list[Run]:
+        """Every failed run of a cell, once."""
+        return list({run.run_id: run for runs in self.failures.values() for run in runs}.values())
+
+    def measured(self, row: Row) -> bool:
+        """Whether a row has any run."""
+        return any(title == row.title for title, _ in (*self.cells, *self.failures))
+
+    def seeds(self, row: Row, task: str) -> int:
+        """Number of trainings of a cell, failed ones among them."""
+        return len(self.cells.get((row.title, task), [])) + len(self.failures.get((row.title, task), []))
+
     def runs(self, row: Row) -> list[Run]:
         """The runs of a row, task by task."""
         return [run for task in self.table.tasks for run in self.cells.get((row.title, task), [])]
 
     def scores(self, row: Row, column: Column) -> dict[int, float]:
-        """Seed -> value, of the runs that have the metric or fact."""
+        """Seed -> value, of the runs that have the metric or fact; a failed run counts as the lowest score."""
         key = row.title, column.title
         if key in self._scores:
             return self._scores[key]
@@ -83,6 +99,27 @@ class Selection:
             value = FACTS[column.fact](run) if column.fact else run.metrics.get(column.metric or run.primary)
             if value is not None:
                 found[run.seed] = value
+        failures = self.failures.get((row.title, column.task), [])
+        if failures and column.is_score and (worst := self._worst(column)) is not None:
+            found |= {run.seed: worst for run in failures}
+        return found
+
+    def _worst(self, column: Column) -> float | None:
+        runs = [run for (_, task), cell in self.cells.items() if task == column.task for run in cell]
+        both = [
+            scores.get(column.metric or run.primary) for run in runs for scores in (run.metrics, run.metrics_before)
+        ]
+        return min((score for score in both if score is not None), default=None)
+
+    def statistics_scores(self, columns: Sequence[Column]) -> list[Score]:
+        """What statistics compare: one score per row, column and training."""
+        found = []
+        for row, column in product(self.table.rows, columns):
+            key = row.title, column.task
+            runs = {run.seed: run for run in (*self.failures.get(key, []), *self.cells.get(key, []))}
+            for seed, value in sorted(self.scores(row, column).items()):
+                run = runs[seed]
+                found.append(Score(row.title, run.family, column.title, run.train_id, value))
         return found
 
     def check_names(self) -> None:
@@ -118,7 +155,19 @@ class Selection:
         covered = [scores for part in self.parts(column) if (scores := self.scores(row, part))]
         seeds = sorted(set.intersection(*map(set, covered))) if covered else []
         tasks = len(covered), len(self.parts(column))
-        return Value.of([mean(scores[seed] for scores in covered) for seed in seeds], tasks)
+        weights = self._weights(column, [part for part in self.parts(column) if self.scores(row, part)])
+        return Value.of([sum(w * s[seed] for w, s in zip(weights, covered, strict=True)) for seed in seeds], tasks)
+
+    def _weights(self, mean_column: Mean, covered: Sequence[Column]) -> list[float]:
+        """What each column counts in an average: the same, or each family the same. They sum to 1."""
+        families = self._families if mean_column.balanced else {}
+        groups = Counter(families.get(column.task) for column in covered)
+        return [1 / len(groups) / groups[families.get(column.task)] for column in covered]
+
+    @cached_property
+    def _families(self) -> dict[str, str]:
+        """Task -> family."""
+        return {run.task: run.family for run in (*self.used, *self.failed)}
 
     def untrained(self, column: Column | Mean) -> Value | None:
         """The untouched models' score: one number, or one per seed where a head is drawn at random."""
@@ -131,14 +180,17 @@ class Selection:
     def _whatever_the_method(self, column: Column | Mean, find: Callable[[Run, str], float | None]) -> Value | None:
         """A score that does not depend on the method, per seed, or once where no seed differs."""
         if isinstance(column, Mean):
-            values = [value.mean for part in self.parts(column) if (value := self._whatever_the_method(part, find))]
-            return Value(mean(values), None, 1, (len(values), len(self.parts(column)))) if values else None
-        found: dict[int, float] = {}
+            found = {part.title: self._whatever_the_method(part, find) for part in self.parts(column)}
+            covered = [part for part in self.parts(column) if found[part.title]]
+            weighted = zip(self._weights(column, covered), covered, strict=True)
+            value = sum(weight * found[part.title].mean for weight, part in weighted)
+            return Value(value, None, 1, (len(covered), len(found))) if covered else None
+        by_seed: dict[int, float] = {}
         for (_, task), cell in self.cells.items():
             for run in cell if task == column.task and not column.fact else []:
                 if (score := find(run, column.metric or run.primary)) is not None:
-                    found.setdefault(run.seed, score)
-        scores = [found[seed] for seed in sorted(found)]
+                    by_seed.setdefault(run.seed, score)
+        scores = [by_seed[seed] for seed in sorted(by_seed)]
         return Value.of(scores[:1] if len(set(scores)) == 1 else scores)
 
 
@@ -157,28 +209,52 @@ def select(archive: Archive, table: TableSpec, scale: str, model: str | None) ->
     Raises:
         UserError: two records with the same settings and the same seed, or a name that no record has.
     """
+    table = _with_further_methods(archive, table, scale, model)
     selection = Selection(table, scale)
     wanted: dict[tuple[str, str], list[Run]] = {}
     for task in table.tasks:
         runs = archive.final(scale, task, model)
         selection.aside += sum(run.status == "ok" for run in runs)
         for row in table.rows:
-            wanted[row.title, task] = [run for run in runs if belongs(run, row)]
-    finished = [run for cell in wanted.values() for run in cell if run.status == "ok"]
-    protocol = max((run.protocol for run in finished), default=None)
+            wanted[row.title, task] = [run for run in runs if belongs(run, row) and run.status in ("ok", "failed")]
+    protocol = max((run.protocol for cell in wanted.values() for run in cell if run.status == "ok"), default=None)
     for key, runs in wanted.items():
-        groups: dict[str, list[Run]] = defaultdict(list)
-        for run in runs:
-            if run.status == "ok" and run.protocol == protocol:
-                groups[run.settings_key].append(run)
-        if groups:
-            latest = max(groups.values(), key=lambda found: max(run.finished or "" for run in found))
-            selection.cells[key] = sorted(latest, key=lambda run: run.seed)
-            _refuse_doubles(selection.cells[key])
-        selection.failed += [run for run in runs if run.status == "failed" and run.protocol == protocol]
+        latest = _latest([run for run in runs if run.protocol == protocol])
+        _refuse_doubles(latest)
+        if finished := [run for run in latest if run.status == "ok"]:
+            selection.cells[key] = finished
+        if failed := [run for run in latest if run.status == "failed"]:
+            selection.failures[key] = failed
     selection.aside -= len(selection.used)
     selection.check_names()
     return selection
+
+
+def _latest(runs: Sequence[Run]) -> list[Run]:
+    """Of several settings the runs of the one finished last, sorted by seed; one with scores comes before failures."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.settings_key].append(run)
+
+    def age(found: list[Run]) -> tuple[bool, str]:
+        finished = [run for run in found if run.status == "ok"]
+        return bool(finished), max(run.finished or "" for run in finished or found)
+
+    return sorted(max(groups.values(), key=age), key=lambda run: run.seed) if groups else []
+
+
+def _with_further_methods(archive: Archive, table: TableSpec, scale: str, model: str | None) -> TableSpec:
+    """The table with a row for every other method that has a score in all of its averages, sorted by name."""
+    if not table.further:
+        return table
+    tasks: dict[str, set[str]] = defaultdict(set)
+    for task in table.tasks:
+        for run in archive.final(scale, task, model):
+            if run.status == "ok" and not run.private_overrides and run.method not in table.methods:
+                tasks[run.method].add(task)
+    groups = [{c.task for c in table.columns if mean.of == "all" or c.title in mean.of} for mean in table.means]
+    more = sorted(method for method, known in tasks.items() if all(known & group for group in groups))
+    return table.model_copy(update={"methods": [*table.methods, *more]})
 
 
 def belongs(run: Run, row: Row) -> bool:

@@ -52,6 +52,11 @@ class Column(Strict):
         """The title, or what the papers say instead."""
         return self.published or self.title
 
+    @property
+    def is_score(self) -> bool:
+        """Whether it is a score between 0 and 1 of which more is better."""
+        return self.fact is None and self.best == "max" and self.unit in ("percent", "rate")
+
 
 class Mean(Strict):
     """A column that averages others, by title: over tasks per seed, then over seeds. Default unit: theirs."""
@@ -59,6 +64,7 @@ class Mean(Strict):
     title: str
     of: list[str] | Literal["all"] = "all"
     unit: Unit | None = None
+    balanced: bool = False  # every family counts the same, however many tasks it has
     published: str | None = None
 
     @property
@@ -92,6 +98,8 @@ class TableSpec(Strict):
     name: str
     title: str
     methods: list[str] = Field(min_length=1)
+    baseline: str = "lora"  # the row that statistics compare with
+    further: bool = False  # also every other method that has records of all averages
     columns: list[Column] = Field(default_factory=list)
     columns_of: list[str] = Field(default_factory=list)  # tables whose columns of scores are taken
     means: list[Mean] = Field(default_factory=list)
@@ -99,7 +107,7 @@ class TableSpec(Strict):
     published: list[Published] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     reference: str | None = None  # a row of scores that the records keep as <reference>_<metric>, such as an expert's
-    statistics: bool = False  # a second table: intervals, differences to LoRA, collapses
+    statistics: bool = False  # further tables: differences to the baseline, statistics, every pair of methods
     only_means: bool = False  # the averages alone are shown
     across_models: bool = False  # columns of several model kinds: one table per scale
 
@@ -120,6 +128,11 @@ class TableSpec(Strict):
     def score_columns(self) -> list[Column]:
         """The first score of every task and part of a task (metrics `part/...`), for statistics over tasks."""
         return _scores(self.columns)
+
+    @property
+    def shown_columns(self) -> list[Column | Mean]:
+        """Columns and averages, or the averages alone."""
+        return [*([] if self.only_means else self.columns), *self.means]
 
     @property
     def tasks(self) -> list[str]:
@@ -157,7 +170,7 @@ def _scores(columns: list[Column]) -> list[Column]:
     found: dict[tuple, Column] = {}
     for column in columns:
         part = column.metric.rpartition("/")[0] if column.metric else ""
-        if column.fact is None and column.best == "max" and column.unit in ("percent", "rate"):
+        if column.is_score:
             found.setdefault((column.task, part), column)
     return list(found.values())
 

@@ -1,101 +1,128 @@
-"""The statistics of a table: intervals, differences to LoRA, chances, collapses. No torch here."""
+"""The statistics of a table: one line per method, and every pair of methods. No torch here."""
 
 from __future__ import annotations
 
-from statistics import median
-
 from eva_bench.reporting import statistics
 from eva_bench.reporting.archive import Run
-from eva_bench.reporting.tables.build import Cell, Line, Table, count_range
+from eva_bench.reporting.statistics import Difference, Model
+from eva_bench.reporting.tables.differences import difference_cell
 from eva_bench.reporting.tables.notes import caveats, conditions, origin
-from eva_bench.reporting.tables.selection import Selection, belongs
+from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import Row
+from eva_bench.reporting.tables.table import Cell, Line, Table, full_title, range_cell
 
-BASELINE = "lora"
-HEADER = [
-    "method",
-    "tasks",
-    "runs",
-    "mean [95 %]",
-    "IQM [95 %]",
-    "median",
-    "difference to LoRA [95 %]",
-    "better than LoRA",
-    "p (Holm)",
-    "collapsed",
-]
-NOTES = [
-    "Over all tasks and seeds, in percent. IQM: mean of the middle half of the runs. [95 %]: percentile bootstrap of "
-    f"{statistics.RESAMPLES:,} resamples, seeds resampled within every task: what other "
-    "seeds would give on these tasks.",
-    "Difference to LoRA: mean over tasks of the paired differences on the same seed and data order. Better than LoRA: "
-    "the chance that a run beats a LoRA run of the same task, ties half. p: paired t test over all pairs of task and "
-    "seed, Holm's correction over the rows.",
-    "Collapsed: runs that failed, or that end no better than the untouched model, unless that is perfect already; all "
-    "but failed runs, which have no score, are in every mean. Methods with fewer tasks than others are not comparable "
-    "in the mean.",
-]
-
-
-def scores_of(selection: Selection, row: Row) -> dict[str, dict[int, float]]:
-    """Column's title -> seed -> score, for the columns that have any."""
-    return {c.title: found for c in selection.table.score_columns if (found := selection.scores(row, c))}
+MODEL_NOTE = (
+    "Differences and intervals: one mixed model on the logit scale, score = task + method + method x task (random) + "
+    "training (random), variances per family, REML, Satterthwaite's degrees of freedom; shown in points at the level "
+    "of the tasks, mean over families. Unit: the training, however many tasks it is tested on. A failed run counts as "
+    "the lowest score of its task."
+)
+VERDICT_NOTE = (
+    "Different: the interval excludes 0. Equivalent: it lies within ±{margin:.0f} points. Undecided: neither; in "
+    "brackets the number of seeds at which the same difference would be decided. Each interval holds for itself: of "
+    "{pairs} equal pairs one in twenty would be called different by chance."
+)
+RANK_NOTE = (
+    "Mean rank: over {blocks} blocks of tasks (tasks tested after one training make one block); two mean ranks differ "
+    "if they are {critical:.2f} apart (Nemenyi, 95 %)."
+)
+LINE_NOTE = (
+    "Mean: over families of the means over tasks, of methods that have all of them. Bootstrap: tasks and trainings "
+    "resampled, a check that does not assume the model. Won: share of blocks with a higher mean than {baseline}, ties "
+    "half. Collapsed: failed, or no better than the untouched model, unless that is perfect already."
+)
 
 
 def build_summary(selection: Selection, model: str | None) -> Table:
     """One line per method that has any record."""
-    rows = {row.title: row for row in selection.table.rows}
-    scores = {title: found for title, row in rows.items() if (found := scores_of(selection, row))}
-    base = scores.get(BASELINE)
-    paired = {
-        title: statistics.differences(found, base) for title, found in scores.items() if base and title != BASELINE
-    }
-    p_values = statistics.holm({title: statistics.paired_p(found) for title, found in paired.items()})
+    table = selection.table
+    scores = selection.statistics_scores(table.score_columns)
+    fitted = Model(scores)
+    means, blocks = statistics.balanced_means(scores), statistics.block_means(scores)
+    ranks = statistics.mean_ranks(blocks)
     lines = []
-    for title, found in scores.items():
-        difference = paired.get(title)
-        chance = statistics.probability_of_improvement(found, base) if difference else None
-        runs = statistics.pooled(found)
-        p = p_values.get(title)
-        lines.append(
-            Line(
-                title,
-                [
-                    Cell(str(len(found)), len(found)),
-                    Cell(str(len(runs)), len(runs)),
-                    _with_interval(statistics.task_mean(found), statistics.mean_interval(found)),
-                    _with_interval(float(statistics.interquartile_mean(runs)), statistics.iqm_interval(found)),
-                    _with_interval(median(runs), None),
-                    _with_interval(statistics.task_mean(difference), statistics.mean_interval(difference), "+")
-                    if difference
-                    else Cell(),
-                    Cell(f"{chance:.2f}", chance) if chance is not None else Cell(),
-                    Cell(f"{p:.3f}" if p >= 0.001 else "<0.001", p) if p is not None else Cell(),
-                    count_range({collapses(selection, rows[title])}),
-                ],
-            )
-        )
-    name = f"{selection.table.name}-statistics"
-    title = ", ".join(filter(None, (f"{selection.table.title}: statistics", f"scale={selection.scale}", model)))
-    return Table(
-        name,
-        selection.scale,
-        model,
-        title,
-        HEADER,
-        lines,
-        [*NOTES, origin(selection.used), conditions(selection.used), *caveats(selection)],
-    )
+    for row in [row for row in table.rows if selection.measured(row)]:
+        own = [score for score in scores if score.method == row.title]
+        cells = [
+            range_cell({len({score.task for score in own})}),
+            range_cell({len({score.training for score in own})}),
+            _number(means.get(row.title), 100, 1),
+            *_against_baseline(fitted, row.title, table.baseline),
+            _number(ranks.get(row.title), 1, 2),
+            _number(statistics.wins(blocks, row.title, table.baseline) if row.title != table.baseline else None, 1, 2),
+            range_cell({collapses(selection, row)}),
+        ]
+        lines.append(Line(row.title, cells))
+    header = ["method", "tasks", "trainings", "mean", f"difference to {table.baseline} [95 %]", "verdict"]
+    header += ["bootstrap [95 %]", "mean rank", f"won against {table.baseline}", "collapsed"]
+    notes = [MODEL_NOTE, _verdict_note(fitted), _rank_note(ranks, blocks), LINE_NOTE.format(baseline=table.baseline)]
+    notes += [origin(selection.used), conditions(selection.used), *caveats(selection)]
+    title = full_title(f"{table.title}: statistics", selection.scale, model)
+    return Table(f"{table.name}-statistics", selection.scale, model, title, header, lines, notes)
 
 
-def _with_interval(value: float, interval: tuple[float, float] | None, sign: str = "") -> Cell:
-    text = f"{100 * value:{sign}.1f}"
-    return Cell(text + (f" [{100 * interval[0]:{sign}.1f}, {100 * interval[1]:{sign}.1f}]" if interval else ""), value)
+def _against_baseline(fitted: Model, method: str, baseline: str) -> list[Cell]:
+    """Difference, verdict and bootstrap interval; empty for the baseline itself."""
+    difference = fitted.difference(method, baseline) if method != baseline else None
+    if difference is None:
+        return [Cell(), Cell(), Cell()]
+    interval = statistics.bootstrap_interval(fitted.scores, method, baseline)
+    check = Cell(f"[{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]") if interval else Cell()
+    return [difference_cell(difference), Cell(verdict_text(difference)), check]
+
+
+def build_pairs(selection: Selection, model: str | None) -> Table:
+    """Row minus column for every pair of methods, with the verdict and the share of blocks won."""
+    table = selection.table
+    scores = selection.statistics_scores(table.score_columns)
+    fitted, blocks = Model(scores), statistics.block_means(scores)
+    titles = [row.title for row in table.rows if selection.measured(row)]
+    lines = []
+    for ours in titles:
+        cells = []
+        for theirs in titles:
+            difference = fitted.difference(ours, theirs) if ours != theirs else None
+            cell = difference_cell(difference)
+            if difference:
+                won = statistics.wins(blocks, ours, theirs)
+                cell.text += f" {difference.verdict}" + (f"; won {won:.2f}" if won is not None else "")
+            cells.append(cell)
+        lines.append(Line(ours, cells))
+    notes = ["Row minus column, in points; won: share of blocks of tasks with the higher mean.", MODEL_NOTE]
+    notes += [_verdict_note(fitted), origin(selection.used), *caveats(selection)]
+    title = full_title(f"{table.title}: every pair of methods", selection.scale, model)
+    return Table(f"{table.name}-pairs", selection.scale, model, title, ["method", *titles], lines, notes)
+
+
+def verdict_text(difference: Difference) -> str:
+    """The verdict, and for an undecided one what would decide."""
+    if difference.verdict != "undecided":
+        return difference.verdict
+    if difference.low is None:
+        return "undecided (one seed: no interval)"
+    if difference.seeds is None:
+        return "undecided (more seeds alone would not decide)"
+    return f"undecided (about {difference.seeds:,} seeds would decide)"
+
+
+def _verdict_note(fitted: Model) -> str:
+    pairs = len(fitted.methods) * (len(fitted.methods) - 1) // 2
+    return VERDICT_NOTE.format(margin=100 * statistics.MARGIN, pairs=pairs)
+
+
+def _rank_note(ranks: dict[str, float], blocks: dict) -> str:
+    if len(ranks) < 2 or len(blocks) < 2:
+        return "Mean rank: of methods that have every task; with one block of tasks it has no critical difference."
+    return RANK_NOTE.format(blocks=len(blocks), critical=statistics.critical_difference(len(ranks), len(blocks)))
+
+
+def _number(value: float | None, factor: float, digits: int) -> Cell:
+    return Cell() if value is None else Cell(f"{factor * value:.{digits}f}", value)
 
 
 def collapses(selection: Selection, row: Row) -> int:
     """Runs of a row that failed, or in which nothing was learnt."""
-    failed = sum(belongs(run, row) for run in selection.failed)
+    failed = sum(len(runs) for (title, _), runs in selection.failures.items() if title == row.title)
     return failed + sum(_collapsed(run) for run in selection.runs(row))
 
 

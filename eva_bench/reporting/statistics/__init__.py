@@ -1,0 +1,22 @@
+"""Statistics of benchmark scores. The unit of replication is the training. Never imports torch."""
+
+from eva_bench.reporting.statistics.bootstrap import bootstrap_interval
+from eva_bench.reporting.statistics.compare import MARGIN, Difference, Model
+from eva_bench.reporting.statistics.per_task import TaskDifference, differences_to
+from eva_bench.reporting.statistics.ranks import block_means, critical_difference, mean_ranks, wins
+from eva_bench.reporting.statistics.scores import Score, balanced_means
+
+__all__ = [
+    "MARGIN",
+    "Difference",
+    "Model",
+    "Score",
+    "TaskDifference",
+    "balanced_means",
+    "block_means",
+    "bootstrap_interval",
+    "critical_difference",
+    "differences_to",
+    "mean_ranks",
+    "wins",
+]
