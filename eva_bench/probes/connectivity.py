@@ -1,0 +1,108 @@
+"""Straight paths between models: barriers, merging, and the permutations and singular vectors behind them.
+
+The barrier is max over t of L(t) - ((1 - t) L(0) + t L(1)) (Frankle et al., arXiv:1912.05671). Models fine-tuned from
+one base share the places of their units, so that permutations are a negative control for them; two pretrainings do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from eva_bench.methods.layer import Factors
+from eva_bench.probes.permutations import Permutations, State, Wiring, match, permute
+
+POINTS = 11  # of a path
+
+
+def barrier(values: Sequence[float]) -> float:
+    """How far a path rises above the straight line between its ends.
+
+    Args:
+        values: the loss at equal steps from one end to the other; for a score, pass its negative.
+    """
+    steps = len(values) - 1
+    return max(value - (values[0] + (values[-1] - values[0]) * i / steps) for i, value in enumerate(values))
+
+
+def merge(states: Sequence[State], weights: Sequence[float] | None = None) -> State:
+    """Weighted mean of the parameters of several models; equal weights by default."""
+    weights = weights or [1 / len(states)] * len(states)
+    return {name: sum(w * state[name] for w, state in zip(weights, states, strict=True)) for name in states[0]}
+
+
+def path(first: State, second: State, value: Callable[[State], float], points: int = POINTS) -> list[float]:
+    """What a model is worth along the straight line between two."""
+    steps = [i / (points - 1) for i in range(points)]
+    return [value(merge((first, second), (1 - t, t))) for t in steps]
+
+
+def mixed_update(first: Factors, second: Factors, t: float) -> Tensor:
+    """The exact interpolation of two updates, (1 - t) first + t second: rank up to the sum of both."""
+    return (1 - t) * first.delta() + t * second.delta()
+
+
+def mixed_factors(first: Factors, second: Factors, t: float) -> Tensor:
+    """The common mistake: A and B averaged apart. It depends on the basis that A and B are written in."""
+    A = (1 - t) * first.A + t * second.A
+    B = (1 - t) * first.scale * first.scaled_B() + t * second.scale * second.scaled_B()
+    return B @ A
+
+
+def alignment(first: Tensor, second: Tensor) -> float:
+    """sum_i s_i |<u_i, u'_i>| |<v_i, v'_i>| / sum_i s_i: 1 where singular vectors agree index by index, weighted by the
+    first matrix's singular values (as Ito et al., arXiv:2402.04051, weight them)."""
+    U, S, V = torch.linalg.svd(first, full_matrices=False)
+    U2, _, V2 = torch.linalg.svd(second, full_matrices=False)
+    cosines = (U * U2).sum(0).abs() * (V * V2).sum(1).abs()
+    return float((S * cosines).sum() / S.sum())
+
+
+def write_state(module: nn.Module, state: State) -> None:
+    """Put parameters into a model, in place."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(state[name])
+
+
+def read_state(module: nn.Module) -> State:
+    """A copy of a model's parameters, each tied one once."""
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def straight_through(
+    first: State, second: State, units: Wiring, module: nn.Module, loss: Callable[[], Tensor],
+    *, steps: int, lr: float, seed: int,
+) -> tuple[Permutations, list[float]]:  # fmt: skip
+    """Permutations of the second model found by the loss half way (straight-through estimator, arXiv:2209.04836).
+
+    A copy of the first model is trained. In every step the second is matched to it, the gradient is taken half way
+    between the first and the matched second, and passed on as if the copy itself stood in the second's place.
+
+    Args:
+        module: a model that the parameters can be put into; left with other ones.
+        loss: the loss of `module` as it is.
+
+    Returns:
+        The permutations with the lowest loss half way, and that loss in every step.
+    """
+    moving = {name: value.clone() for name, value in first.items()}
+    optimizer = torch.optim.Adam(list(moving.values()), lr=lr)
+    best, losses = {}, []
+    for _ in range(steps):
+        found = match(moving, second, units, seed)
+        write_state(module, merge((first, permute(second, found, units.axes))))
+        parameters = dict(module.named_parameters())
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        value = loss()
+        gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+        losses.append(float(value))
+        if losses[-1] == min(losses):
+            best = found
+        for name, gradient in zip(parameters, gradients, strict=True):
+            moving[name].grad = None if gradient is None else gradient / 2  # half way: each end counts half
+        optimizer.step()
+    return best, losses

@@ -1,0 +1,83 @@
+"""Held-out data of what the pocket models were pretrained on: how much of it a fine-tuned model has forgotten.
+
+Texts and scenes are drawn from the generators of pretraining, from random streams that pretraining did not read.
+Windows of control come from a file, because experts take a simulator and minutes to play
+(`python -m pocket.pretrain.held_out`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from eva_bench.system.paths import POCKET_WEIGHTS
+from pocket.world import corpus, encoder_corpus, exam_text
+from pocket.world.scene_factors import draw
+
+VERSION = 1
+STREAM = "forgetting"  # of texts: neither "train" nor "held-out", which measured the pretraining
+SCENES_STREAM = 2  # of scenes: 0 is pretraining's own, 1 measured it
+WINDOWS = POCKET_WEIGHTS / "held_out" / "decision.npz"
+
+Rows = list[dict[str, Any]]
+
+
+def generate(split: str, subset: str) -> Rows:
+    """Rows of one model's pretraining data; there is only the split "test".
+
+    Args:
+        split: "test".
+        subset: language, exam, encoder, vision or decision.
+
+    Returns:
+        language, exam: {"text"}; encoder: {"text", "pair"}, where pair may be None; vision: {"image": uint8 (pixels,
+        pixels, 3), "present": float32 of 0 and 1, "ground": int}; decision: inputs and actions of one window.
+    """
+    if split != "test":
+        raise ValueError(f"there is no split {split!r} of pretraining data, only 'test'")
+    return _MAKERS[subset]()
+
+
+def fingerprint(subset: str) -> str:
+    """Checksum of all rows."""
+    digest = hashlib.sha256(f"{VERSION} {subset}".encode())
+    for row in generate("test", subset):
+        for value in row.values():
+            digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+    return digest.hexdigest()
+
+
+def _language() -> Rows:
+    return [{"text": text} for text in corpus.first_documents(STREAM, 256)]
+
+
+def _exam() -> Rows:
+    """Questions alone: what the language model had learnt before, the exam's pretraining has already driven out."""
+    rng = random.Random(f"pocket exam {exam_text.VERSION} {STREAM}")
+    return [{"text": "".join(exam_text.example(rng))} for _ in range(160)]
+
+
+def _encoder() -> Rows:
+    return [{"text": text, "pair": pair} for text, pair in islice(encoder_corpus.documents(STREAM), 192)]
+
+
+def _vision() -> Rows:
+    drawn = draw(300, SCENES_STREAM)
+    columns = zip(drawn.images, drawn.present.astype(np.float32), drawn.ground.tolist(), strict=True)
+    return [{"image": image, "present": present, "ground": ground} for image, present, ground in columns]
+
+
+def _decision() -> Rows:
+    with np.load(WINDOWS) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return [{name: value[i] for name, value in arrays.items()} for i in range(len(arrays["states"]))]
+
+
+_MAKERS: dict[str, Callable[[], Rows]] = {
+    "language": _language, "exam": _exam, "encoder": _encoder, "vision": _vision, "decision": _decision,
+}  # fmt: skip
