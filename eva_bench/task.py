@@ -115,6 +115,11 @@ class Calibration:
             indices = self.order[start : start + self.batch_size]
             yield self.task.collate([self.examples[i] for i in indices], self.bundle)
 
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The mean loss per prediction of one batch, a scalar with gradients where the module has them."""
+        loss_sum, count = self.task.loss(module, batch)
+        return loss_sum / max(count, 1)
+
 
 def mean_loss(task: Task, bundle: ModelBundle, examples: Iterable[Example], batch_size: int) -> float:
     """Loss per prediction over examples, without gradients."""

@@ -88,6 +88,9 @@ class FixedBatches:
     def __iter__(self):
         return iter(self.batches)
 
+    def loss(self, module, batch):
+        return module(**batch).loss
+
 
 @pytest.fixture
 def tokens() -> torch.Tensor:

@@ -61,6 +61,7 @@ class Method:
         reduces_base: the initial product is subtracted from the base weights, so that the function is unchanged.
         changes_function: the adapted model computes something else than the pretrained one from the start.
         uses_data: the initialisation reads calibration batches.
+        uses_gradients: it also needs their loss, see `eva_bench.methods.gradients`.
         exports_adapter: the trained model is the pretrained one with a stock PEFT adapter; otherwise its checkpoint.
         fixed_rank: every run trains `rank` components per layer, on average over the layers.
     """
@@ -70,6 +71,7 @@ class Method:
     reduces_base: ClassVar[bool] = False
     changes_function: ClassVar[bool] = False
     uses_data: ClassVar[bool] = False
+    uses_gradients: ClassVar[bool] = False
     exports_adapter: ClassVar[bool] = True
     fixed_rank: ClassVar[bool] = True
 

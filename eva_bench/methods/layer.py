@@ -113,8 +113,8 @@ class LowRankLinear(nn.Module):
         with torch.no_grad():
             norm = (weight_matrix(self.base) + self.factors().delta()).norm(dim=1)  # (out,)
         bias = 0.0 if self.base.bias is None else self.base.bias
-        result: Tensor = (self.magnitude / norm) * (y - bias + self.scale * update) + bias
-        return result.to(y.dtype)
+        result = (self.magnitude / norm) * (y - bias + self.scale * update) + bias
+        return cast("Tensor", result.to(y.dtype))
 
     def merged_matrix(self) -> Tensor:
         """The trained weight, (out, in), in float32."""
