@@ -1,16 +1,17 @@
 """`make perf`: every figure, one after the other."""
 
-from perf import control, core, eva_init, report, sweeps, vision
+from perf import control, core, eva_init, reliability, report, sweeps, vision
 
 
 def main() -> None:
-    """Run all perf; each writes its own files into results/bench."""
+    """Run all of them; each writes its own files into results/bench."""
     core.main()
     eva_init.main()
     sweeps.main()
     vision.main()
     control.main()
     report.main()
+    reliability.main()
 
 
 if __name__ == "__main__":

@@ -1,19 +1,49 @@
-"""Figures as results/bench/<name>.json and .md."""
+"""Results of benchmarks as results/bench/<name>.json and .md."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-FOLDER = Path(__file__).resolve().parent.parent / "results" / "bench"
+from eva_bench.system.files import write_atomically
+from eva_bench.system.paths import RESULTS
+
+FOLDER = RESULTS / "bench"
 
 
 def write(name: str, title: str, figures: dict[str, dict], note: str = "", folder: Path = FOLDER) -> None:
-    """Write and print a table of figures, each {value, unit, reach}, with a note below it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
-    rows = [f"| {figure} | {f['value']} {f['unit']} | {f['reach']} |" for figure, f in figures.items()]
-    lines = [f"# {title}", "", "| figure | measured | reach |", "| --- | --- | --- |", *rows]
-    text = "\n".join([*lines, *(["", note.strip()] if note else [])])
-    (folder / f"{name}.md").write_text(text + "\n")
+    """Write and print figures, each {value, unit, target}, as one table.
+
+    Args:
+        name: of the files, without suffix.
+        title: heading of the page.
+        figures: by what they say.
+        note: Markdown below the table.
+        folder: where the files go.
+    """
+    rows = [
+        {"figure": figure, "measured": f"{facts['value']} {facts['unit']}", "target": facts["target"]}
+        for figure, facts in figures.items()
+    ]
+    _write(name, title, rows, figures, note, folder)
+
+
+def write_rows(name: str, title: str, rows: Sequence[dict[str, Any]], note: str = "", folder: Path = FOLDER) -> None:
+    """Write and print rows as one table, their keys as its header; otherwise as `write`."""
+    _write(name, title, rows, rows, note, folder)
+
+
+def _write(name: str, title: str, rows: Sequence[dict], content: Any, note: str, folder: Path) -> None:
+    text = "\n".join([f"# {title}", "", *_table(rows), *(["", note.strip()] if note else [])])
+    write_atomically(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(folder / f"{name}.md", text + "\n")
     print(text)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of a Markdown table; an empty cell for None."""
+    header = list(rows[0])
+    cells = [[str("" if row[key] is None else row[key]) for key in header] for row in rows]
+    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells)]

@@ -76,7 +76,7 @@ class Setting:
 
 
 def measure(photographs: str | None = None) -> dict[str, dict]:
-    """All figures: name -> {value, unit, reach}."""
+    """All figures: name -> {value, unit, target}."""
     figures: dict[str, dict] = {}
     for method in METHODS:
         setting = Setting(method)
@@ -85,10 +85,10 @@ def measure(photographs: str | None = None) -> dict[str, dict]:
         bare, ours, waited = (median(values) for values in zip(*blocks, strict=True))
         ratio = median(b / o for b, o, _ in blocks)
         figures |= {
-            f"{method}: training step": {"value": round(size / ours), "unit": "images/s", "reach": "-"},
-            f"{method}: bare PyTorch loop": {"value": round(size / bare), "unit": "images/s", "reach": "-"},
-            f"{method}: training step / bare loop": {"value": round(ratio, 3), "unit": "x", "reach": ">= 0.9"},
-            f"{method}: wait for data": {"value": round(100 * waited, 2), "unit": "% of training", "reach": "<= 10"},
+            f"{method}: training step": {"value": round(size / ours), "unit": "images/s", "target": "-"},
+            f"{method}: bare PyTorch loop": {"value": round(size / bare), "unit": "images/s", "target": "-"},
+            f"{method}: training step / bare loop": {"value": round(ratio, 3), "unit": "x", "target": ">= 0.9"},
+            f"{method}: wait for data": {"value": round(100 * waited, 2), "unit": "% of training", "target": "<= 10"},
         }
     if photographs:
         figures |= _decoding(photographs)
@@ -105,7 +105,7 @@ def _decoding(root: str) -> dict[str, dict]:
             pass
         rates[workers] = len(paths) / (time.perf_counter() - start)
     return {
-        f"decoding photographs, {workers or 'no'} worker processes": {"value": round(rate), "unit": "images/s", "reach": "-"}
+        f"decoding photographs, {workers or 'no'} worker processes": {"value": round(rate), "unit": "images/s", "target": "-"}
         for workers, rate in rates.items()
     }
 
