@@ -1,4 +1,4 @@
-"""The command line: one run through Hydra, or a sweep; everything a user did wrong is one sentence and exit code 2."""
+"""The command line: one run, or a sweep; everything a user did wrong is one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import os
 import sys
 import textwrap
 
-import hydra
 import yaml
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
-from eva_bench.settings.spec import compose_spec
+from eva_bench.run.cell import EXIT_CODES, run_cell
+from eva_bench.settings.compose import compose_spec
 from eva_bench.sweeps import execute
 from eva_bench.sweeps.execute import is_sweep
 from eva_bench.system.errors import UserError
-from eva_bench.system.paths import CONF, choices
+from eva_bench.system.paths import choices
 from eva_bench.system.signals import Interrupted
 
-INTERRUPTED = 130
-_exit_codes: list[int] = []  # of the cells that ran in this process
+SHOW = ("-c", "--cfg", "job")  # show the settings instead of running
 
 
 def main() -> int:
@@ -31,19 +28,17 @@ def main() -> int:
         return 0
     try:
         if {"-c", "--cfg"} & set(arguments):
-            print(yaml.safe_dump(_configuration(arguments), sort_keys=False), end="")
+            settings = compose_spec([item for item in arguments if item not in SHOW]).what()
+            print(yaml.safe_dump(settings, sort_keys=False), end="")
             return 0
         if is_sweep(arguments):
             return execute.main(arguments)
-        if not any(argument.startswith("-") for argument in arguments):
-            compose_spec(arguments)  # a mistake is one sentence, before Hydra prints its own pages
-        _launch()
+        return run_cell(compose_spec(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Interrupted):
-        return INTERRUPTED
-    return max(_exit_codes, default=0)
+        return EXIT_CODES["interrupted"]
 
 
 def help_text() -> str:
@@ -65,21 +60,3 @@ def help_text() -> str:
     lines += ["", "Recipe and tuned values follow from scale, task and method; the command line always wins."]
     lines += ["Elsewhere: make help, README.md, docs/."]
     return "\n".join(lines)
-
-
-def _configuration(arguments: list[str]) -> dict:
-    """The resolved settings of a run, as its record would hold them."""
-    overrides = [item for item in arguments if "=" in item]
-    return compose_spec(overrides).values
-
-
-@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def _launch(config: DictConfig) -> None:
-    """One cell, in this process."""
-    from eva_bench.run.cell import run_cell
-
-    try:
-        _exit_codes.append(run_cell(compose_spec(list(HydraConfig.get().overrides.task))))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)  # here, not in Hydra's words
-        _exit_codes.append(2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eva_bench.methods.base import method_config
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
 
 Example = dict[str, Any]
 Batch = dict[str, Tensor]
@@ -54,12 +55,14 @@ class Task:
     outputs: ClassVar[int | None] = None
 
     def train_data(
-        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: dict, train: dict
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings, train: TrainSettings
     ) -> TrainData:
         """Encode training rows of a data set of the manifest. Raises UserError for rows that cannot be used, naming them."""
         raise NotImplementedError
 
-    def reference_examples(self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, max_length: int) -> list[Example]:
+    def reference_examples(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings
+    ) -> list[Example]:
         """Evaluation rows with their right answers, for the loss before and after training; may be empty."""
         return []
 
@@ -84,7 +87,8 @@ class Task:
         bundle: ModelBundle,
         rows: Sequence[dict],
         dataset: str,
-        evaluation: dict,
+        evaluation: EvalSettings,
+        data: DataSettings,
         samples_file: Path,
         progress: Callable,
     ) -> list[dict]:

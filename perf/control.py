@@ -42,13 +42,13 @@ def evaluation(name: str, together: int, workers: int) -> tuple[float, float]:
     import torch
 
     from eva_bench import models
-    from eva_bench.settings.spec import compose_spec
+    from eva_bench.settings.compose import compose_spec
     from tasks.control.rollout import play, side_by_side
     from tasks.metaworld import Player
 
     spec = compose_spec(["method=lora", f"task=metaworld/{name}", "tracking=off"])
     torch.set_num_threads(workers)
-    bundle = models.load(spec["model"], spec.options["model_path"], "cpu")
+    bundle = models.load(spec.model, spec.data, "cpu")
     stepping = 0.0
 
     with torch.inference_mode(), side_by_side(name, together, workers) as environments:

@@ -71,18 +71,19 @@ def _setting(name: str) -> tuple:
     from eva_bench import models
     from eva_bench.records.store import Store
     from eva_bench.run import pipeline
-    from eva_bench.run.checkpoint import StopSignal
     from eva_bench.run.prepare import prepare
-    from eva_bench.settings.spec import compose_spec
+    from eva_bench.run.session import Session
+    from eva_bench.settings.compose import compose_spec
+    from eva_bench.system.signals import StopSignal
 
     if name not in _made:
         method = "lora" if name == "bare" else name
         spec = compose_spec([f"method={method}", "task=gsm8k", "tracking=off", f"train.steps={STEPS}"])
-        run = prepare(spec, StopSignal(), Store(spec.options["results_dir"]))
+        run = prepare(spec, Session(StopSignal()), Store(spec.where.results_dir))
         pipeline.seed_everything(spec)
-        bundle = models.load(spec["model"], spec.options["model_path"], "cpu")
+        bundle = models.load(spec.model, spec.data, "cpu")
         rows = pipeline.load_rows("pocket/gsm8k", "train")
-        data = run.task.train_data(rows, "pocket/gsm8k", bundle, spec["data"], spec["train"])
+        data = run.task.train_data(rows, "pocket/gsm8k", bundle, spec.data, spec.train)
         _made[name] = (spec, run, bundle, run.method.attach(bundle, [], 0), data.examples)
     return _made[name]
 
@@ -97,7 +98,7 @@ def _block(name: str) -> float:
     ticks: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         fit(
-            bundle, adapter, run.method, run.task, examples, spec["train"], 0,
+            bundle, adapter, run.method, run.task, examples, spec.train, 0,
             checkpoint_file=Path(folder) / "c", log=lambda _: ticks.append(time.perf_counter()),
         )  # fmt: skip
     return median(b - a for a, b in pairwise(ticks))
@@ -109,17 +110,17 @@ def _bare_loop(spec, run, bundle, adapter, examples) -> list[float]:
 
     from eva_bench.run.train import batch_indices
 
-    train = spec["train"]
+    train = spec.train
     parameters = list(adapter.trained().values())
-    optimizer = torch.optim.AdamW(parameters, lr=train["lr"], weight_decay=train["weight_decay"], fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay, fused=True)
     bundle.module.train()
     seconds = []
     for step in range(STEPS):
-        indices = batch_indices(step, train["batch_size"], len(examples), 0)
+        indices = batch_indices(step, train.batch_size, len(examples), 0)
         start = time.perf_counter()
         loss_sum, count = run.task.loss(bundle.module, run.task.collate([examples[i] for i in indices], bundle))
         (loss_sum / count).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, train["clip_norm"])
+        torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         loss_sum.item()

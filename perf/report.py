@@ -33,7 +33,7 @@ def synthesise(results: Path, count: int = RECORDS, source: Path = ROOT / "resul
     """Write `count` made-up records of all tasks and methods below `results`. Returns how many were written."""
     real: dict[str, list[dict]] = {}
     for record in Store(source).read_all():
-        if record.status == "ok" and record.spec["stage"] == "final":
+        if record.status == "ok" and record.spec.stage == "final":
             real.setdefault(record.method, []).append(record.model_dump(mode="json"))
     overall = read_table(CONF / "table" / "overall.yaml")
     metrics = {task: _metrics(task) for task in overall.tasks}

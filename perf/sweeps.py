@@ -65,7 +65,7 @@ def _overhead(folder: Path) -> dict:
     """Seconds from the end of a cell to the end of the next, without what the record calls its work."""
     arguments = ["suite=gsm8k", "method=lora,pissa", "tracking.mode=offline", *QUICK, *_places(folder)]
     _, stdout = _call("run.py", *arguments)
-    files = sorted((folder / "results/records").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    files = sorted((folder / "results/records").rglob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     assert len(files) == 6, stdout
     ends = [path.stat().st_mtime_ns / 1e9 for path in files]
     costs = [load_record(json.loads(path.read_text())).costs for path in files]
@@ -83,8 +83,8 @@ def _status(folder: Path, arguments: list[str], template) -> tuple[float, float]
     store.check_writable()
     for cell in make_plan(suite.split("=")[1], rest).cells:
         spec = cell.spec
-        changed = {"run_id": cell.run_id, "method": spec["method"]["name"], "seed": spec["seed"], "spec": spec.values, "origins": spec.origins}
-        store.path(cell.run_id).write_text(template.model_copy(update=changed).model_dump_json(indent=1))
+        changed = {"run_id": cell.run_id, "spec": spec, "origins": spec.origins}
+        store.write(template.model_copy(update=changed))
     seconds = []
     for _ in range(3):
         again, text = _call("-m", "eva_bench.sweeps.status", *arguments)

@@ -20,10 +20,11 @@ from eva_bench import models
 from eva_bench.assets.catalogue import load_rows
 from eva_bench.records.store import Store
 from eva_bench.run import pipeline
-from eva_bench.run.checkpoint import StopSignal
 from eva_bench.run.prepare import prepare
+from eva_bench.run.session import Session
 from eva_bench.run.train import TrainResult, batch_indices, fit
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
+from eva_bench.system.signals import StopSignal
 from perf import page
 from tasks import images
 
@@ -37,14 +38,12 @@ class Setting:
 
     def __init__(self, method: str):
         self.spec = compose_spec([f"method={method}", "task=vtab1k/dtd", "tracking=off", f"train.steps={STEPS}"])
-        run = prepare(self.spec, StopSignal(), Store(self.spec.options["results_dir"]))
+        run = prepare(self.spec, Session(StopSignal()), Store(self.spec.where.results_dir))
         pipeline.seed_everything(self.spec)
         self.task, self.method = run.task, run.method
-        settings = self.spec["model"] | {"image_size": 32, "normalisation": "half"}
-        self.bundle = models.load(settings, self.spec.options["model_path"], "cpu", run.task.outputs)
+        self.bundle = models.load(self.spec.model, self.spec.data, "cpu", run.task.outputs)
         rows = load_rows("pocket/vtab1k/dtd", "train")
-        data = self.spec["data"] | {"workers": 0}
-        self.examples = run.task.train_data(rows, "vtab1k/dtd", self.bundle, data, self.spec["train"]).examples
+        self.examples = run.task.train_data(rows, "vtab1k/dtd", self.bundle, self.spec.data, self.spec.train).examples
         self.adapter = run.method.attach(self.bundle, [], 0)
 
     def ours(self) -> tuple[float, float]:
@@ -52,23 +51,23 @@ class Setting:
         ticks, result = [time.perf_counter()], TrainResult()
         with tempfile.TemporaryDirectory() as folder:
             fit(
-                self.bundle, self.adapter, self.method, self.task, self.examples, self.spec["train"], 0,
+                self.bundle, self.adapter, self.method, self.task, self.examples, self.spec.train, 0,
                 checkpoint_file=Path(folder) / "c", log=lambda _: ticks.append(time.perf_counter()), result=result,
             )  # fmt: skip
         return median(b - a for a, b in pairwise(ticks[1:])), result.waited_s / (ticks[-1] - ticks[0])
 
     def bare(self) -> float:
         """Median seconds of the least a step can be, its batches ready-made: forward, backward, clip, AdamW."""
-        train, seconds = self.spec["train"], []
+        train, seconds = self.spec.train, []
         parameters = list(self.adapter.trained().values())
-        optimizer = torch.optim.AdamW(parameters, lr=train["lr"], weight_decay=train["weight_decay"], fused=True)
-        picked = [batch_indices(step, train["batch_size"], len(self.examples), 0) for step in range(STEPS)]
+        optimizer = torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay, fused=True)
+        picked = [batch_indices(step, train.batch_size, len(self.examples), 0) for step in range(STEPS)]
         batches = [self.task.collate([self.examples[i] for i in indices], self.bundle) for indices in picked]
         self.bundle.module.train()
         for batch in batches:
             start = time.perf_counter()
             F.cross_entropy(self.bundle.module(batch["x"]), batch["labels"]).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, train["clip_norm"])
+            torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             seconds.append(time.perf_counter() - start)
@@ -80,7 +79,7 @@ def measure(photographs: str | None = None) -> dict[str, dict]:
     figures: dict[str, dict] = {}
     for method in METHODS:
         setting = Setting(method)
-        size = setting.spec["train"]["batch_size"]
+        size = setting.spec.train.batch_size
         blocks = [(setting.bare(), *setting.ours()) for _ in range(BLOCKS)][1:]  # the first one warms up
         bare, ours, waited = (median(values) for values in zip(*blocks, strict=True))
         ratio = median(b / o for b, o, _ in blocks)

@@ -105,14 +105,14 @@ class Commonsense(LanguageTask):
 
     def train_data(self, rows, dataset, bundle, data, train):
         pairs = [self.pair(text) for text in self.texts(rows, dataset)]
-        longest = min(data["max_length"], bundle.module.config.max_position_embeddings)
-        return encode(pairs, bundle.processor, longest, data["too_long"], train["loss_on_prompt"])
+        longest = min(data.max_length, bundle.module.config.max_position_embeddings)
+        return encode(pairs, bundle.processor, longest, data.too_long, train.loss_on_prompt)
 
-    def reference_examples(self, rows, dataset, bundle, max_length):
+    def reference_examples(self, rows, dataset, bundle, data):
         """None: the loss on the right labels comes from the likelihoods themselves."""
         return []
 
-    def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
+    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
         docs = [
             {"harness": f"commonsense_{text['set']}", "target": text["label"], **text} for text in self.texts(rows, dataset)
         ]

@@ -34,9 +34,9 @@ class GLUE(Task):
         return self.classes
 
     def train_data(self, rows, dataset, bundle, data, train):
-        if data["too_long"] != "truncate":
+        if data.too_long != "truncate":
             raise UserError(f"data.too_long={data['too_long']}: longer texts are truncated in GLUE, because every row counts.")
-        examples = self.encode(rows, dataset, bundle, data["max_length"])
+        examples = self.encode(rows, dataset, bundle, data.max_length)
         truncated = sum(example["truncated"] for example in examples)
         return TrainData(examples, {"rows": len(rows), "truncated": truncated, "dropped": 0})
 
@@ -102,10 +102,10 @@ class GLUE(Task):
     def loss_count(self, example):
         return 1
 
-    def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
-        examples = self.encode(rows, dataset, bundle, evaluation["max_length"])
-        answer = partial(self._answer, bundle, evaluation["batch_size"])
-        return answer_rows(examples, samples_file, evaluation["chunk"], answer, progress)
+    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
+        examples = self.encode(rows, dataset, bundle, data.max_length)
+        answer = partial(self._answer, bundle, evaluation.batch_size)
+        return answer_rows(examples, samples_file, evaluation.chunk, answer, progress)
 
     @torch.no_grad()
     def _answer(self, bundle: ModelBundle, batch_size: int, examples: Sequence[Example], first: int) -> list[dict]:

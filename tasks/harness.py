@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.settings.schema import EvalSettings
 from eva_bench.system.paths import HARNESS
 from tasks.samples import answer_rows
 
@@ -24,7 +25,7 @@ def read_task(name: str) -> dict:
 
 
 def generate(
-    name: str, bundle: ModelBundle, docs: Sequence[dict], evaluation: dict, samples_file: Path, progress: Callable
+    name: str, bundle: ModelBundle, docs: Sequence[dict], evaluation: EvalSettings, samples_file: Path, progress: Callable
 ) -> list[dict]:
     """Answer `docs` (prompt, target, and whatever else their samples shall keep) by greedy generation.
 
@@ -37,11 +38,11 @@ def generate(
         One sample per doc, in order: row, prompt, prompt_sha256, target, response, and one text per filter.
     """
     lm, config = None, read_task(name)
-    config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": evaluation["max_new_tokens"]}
+    config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": evaluation.max_new_tokens}
 
     def answer(chunk: Sequence[dict], first: int) -> list[dict]:
         nonlocal lm
-        lm = lm or _language_model(bundle, evaluation["batch_size"])
+        lm = lm or _language_model(bundle, evaluation.batch_size)
         logged = _run_chunk(lm, {name: (config, chunk)})[name]
         samples = [_sample(doc, first + i) for i, doc in enumerate(chunk)]
         for entry in logged:  # one per document and filter
@@ -50,11 +51,11 @@ def generate(
             sample[entry["filter"]] = entry["filtered_resps"][0]
         return samples
 
-    return answer_rows(docs, samples_file, evaluation["chunk"], answer, progress)
+    return answer_rows(docs, samples_file, evaluation.chunk, answer, progress)
 
 
 def choose(
-    bundle: ModelBundle, docs: Sequence[dict], evaluation: dict, samples_file: Path, progress: Callable
+    bundle: ModelBundle, docs: Sequence[dict], evaluation: EvalSettings, samples_file: Path, progress: Callable
 ) -> list[dict]:
     """Answer `docs` by the log-likelihood of their labels behind their prompts; the labels' lengths do not count.
 
@@ -72,7 +73,7 @@ def choose(
 
     def answer(chunk: Sequence[dict], first: int) -> list[dict]:
         nonlocal lm
-        lm = lm or _language_model(bundle, evaluation["batch_size"])
+        lm = lm or _language_model(bundle, evaluation.batch_size)
         samples = [_sample(doc, first + i) for i, doc in enumerate(chunk)]
         groups: dict[str, list[dict]] = {}
         for sample in samples:
@@ -84,7 +85,7 @@ def choose(
                 _choose_label(groups[name][entry["doc_id"]], entry["filtered_resps"], lm)
         return samples
 
-    return answer_rows(docs, samples_file, evaluation["chunk"], answer, progress)
+    return answer_rows(docs, samples_file, evaluation.chunk, answer, progress)
 
 
 def _choose_label(sample: dict, answers: Sequence[tuple[float, bool]], lm) -> None:

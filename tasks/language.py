@@ -38,12 +38,12 @@ class LanguageTask(Task):
 
     def train_data(self, rows, dataset, bundle, data, train):
         pairs = [self.pair(text) for text in self.texts(rows, dataset)]
-        return encode(pairs, bundle.processor, data["max_length"], data["too_long"], train["loss_on_prompt"])
+        return encode(pairs, bundle.processor, data.max_length, data.too_long, train.loss_on_prompt)
 
-    def reference_examples(self, rows, dataset: str, bundle, max_length: int) -> list[Example]:
+    def reference_examples(self, rows, dataset, bundle, data) -> list[Example]:
         """The evaluation rows with their reference answers, for the loss before and after training."""
         pairs = [self.pair(text) for text in self.texts(rows, dataset)]
-        return encode(pairs, bundle.processor, max_length, "truncate", loss_on_prompt=False).examples
+        return encode(pairs, bundle.processor, data.max_length, "truncate", loss_on_prompt=False).examples
 
     def collate(self, examples, bundle):
         return pad(examples, bundle.processor.pad_token_id, next(bundle.module.parameters()).device)

@@ -46,7 +46,7 @@ class MetaWorld(Task):
         facts = {"rows": len(rows), "transitions": sum(len(row["rewards"]) for row in rows), "largest_return": max(returns)}
         return TrainData(Windows(rows, config.context, config.reward_scale), facts)
 
-    def reference_examples(self, rows, dataset, bundle, max_length):
+    def reference_examples(self, rows, dataset, bundle, data):
         config = bundle.module.config
         return list(Windows(rows, config.context, config.reward_scale, REFERENCE_STRIDE))
 
@@ -85,7 +85,7 @@ class MetaWorld(Task):
         errors = F.mse_loss(predicted.float(), batch["actions"], reduction="none").sum(-1)
         return errors[batch["mask"]].sum(), int(batch["mask"].sum()) * ACTION_SIZE
 
-    def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
+    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
         def answer(chunk: Sequence[dict], first: int) -> list[dict]:
             player = Player(bundle, np.array([self.target(row["returns"]) for row in chunk]))
             seeds = [int(row["seed"]) for row in chunk]
@@ -100,11 +100,11 @@ class MetaWorld(Task):
                 for i, row in enumerate(chunk)
             ]  # fmt: skip
 
-        if evaluation["record_video"]:
+        if evaluation.record_video:
             player = Player(bundle, np.array([self.target(rows[0]["returns"])]))
             if problem := record(self.environment, int(rows[0]["seed"]), player, samples_file.with_name("episode.gif")):
                 warn(f"no animation: {problem}")
-        size = min(evaluation["batch_size"], len(rows))
+        size = min(evaluation.batch_size, len(rows))
         with torch.inference_mode(), side_by_side(self.environment, size, torch.get_num_threads()) as environments:
             return answer_rows(rows, samples_file, size, answer, progress)
 

@@ -31,7 +31,7 @@ class VTAB1K(Task):
     def train_data(self, rows, dataset, bundle, data, train):
         self._check_labels(rows, dataset)
         size = bundle.processor.image_size
-        pixels = images.decoded([row["image"] for row in rows], size, self.format["interpolation"], data["workers"])
+        pixels = images.decoded([row["image"] for row in rows], size, self.format["interpolation"], data.workers)
         labels = [row["label"] for row in rows]
         examples = [{"pixels": p, "label": label} for p, label in zip(pixels, labels, strict=True)]
         return TrainData(examples, {"rows": len(rows), "classes": len(set(labels)), "image_size": size})
@@ -52,14 +52,14 @@ class VTAB1K(Task):
     def length(self, example):
         return 1
 
-    def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
+    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
         self._check_labels(rows, dataset)
         size, device = bundle.processor.image_size, next(bundle.module.parameters()).device
 
         def answer(chunk: Sequence[dict], first: int) -> list[dict]:
             samples: list[dict] = []
-            paths, workers = [row["image"] for row in chunk], evaluation["workers"]
-            for pixels in images.batches(paths, size, self.format["interpolation"], evaluation["batch_size"], workers):
+            paths, workers = [row["image"] for row in chunk], data.workers
+            for pixels in images.batches(paths, size, self.format["interpolation"], evaluation.batch_size, workers):
                 labels = torch.tensor([row["label"] for row in chunk[len(samples) : len(samples) + len(pixels)]])
                 with torch.inference_mode():
                     logits = bundle.module(x=bundle.processor.normalise(pixels.to(device))).float().cpu()
@@ -71,7 +71,7 @@ class VTAB1K(Task):
                 ]
             return samples
 
-        return answer_rows(rows, samples_file, evaluation["chunk"], answer, progress)
+        return answer_rows(rows, samples_file, evaluation.chunk, answer, progress)
 
     def score(self, samples):
         """Top-1 accuracy, and as `reference_loss` the mean cross-entropy of the right classes."""

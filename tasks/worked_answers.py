@@ -56,7 +56,7 @@ class WorkedAnswers(LanguageTask):
             raise UserError(f"{len(without)} of {len(rows)} rows of '{dataset}' have no answer: rows {named}.")
         return texts
 
-    def evaluate(self, bundle, rows, dataset, evaluation, samples_file, progress):
+    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
         rows = [row for row in rows if row.get("type", self.like).startswith(self.like)] if _joint(dataset) else rows
         docs = [self.doc(text) for text in self.texts(rows, dataset)]
         return generate(self.harness, bundle, docs, evaluation, samples_file, progress)

@@ -9,9 +9,15 @@ import torch
 
 from eva_bench.models import decision
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.settings.schema import ModelSettings
 
-MODEL = {"name": "tiny", "kind": "decision", "targets": ["c_attn", "c_proj", "c_fc", "action_head"], "dtype": "float32"}
 TINY = decision.DecisionConfig(layers=2, heads=2, width=16, context=4, dropout=0.0, max_steps=200)
+
+
+def tiny_model(folder: Path) -> ModelSettings:
+    """The model section for a checkpoint of `write_decision`."""
+    targets = ["c_attn", "c_proj", "c_fc", "action_head"]
+    return ModelSettings(name="tiny", kind="decision", targets=targets, path=str(folder))
 
 
 def write_decision(folder: Path, config: decision.DecisionConfig = TINY) -> Path:

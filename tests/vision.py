@@ -7,12 +7,11 @@ from pathlib import Path
 
 import timm
 import torch
-import yaml
 from safetensors.torch import save_file
 
 from eva_bench.models import vision
 from eva_bench.models.bundle import ModelBundle
-from tests.conftest import CONF
+from tests.settings import data_settings, model_settings
 
 PIXELS, CLASSES = 42, 5
 ARCHITECTURES = {  # name in conf/model/: timm's architecture and how it is made small
@@ -41,18 +40,12 @@ def write_vit(name: str, folder: Path) -> Path:
     return folder
 
 
-def model_values(name: str, image_size: int | None = PIXELS) -> dict:
-    """Values of conf/model/<name>.yaml as a run passes them on."""
-    values = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
-    return {"path": None, "hub_id": None, "image_size": image_size, "normalisation": None} | values
-
-
 def load_vit(name: str, folder: Path | None, outputs: int = CLASSES) -> ModelBundle:
     """The bundle of a small checkpoint, or of the pocket model where folder is None."""
     torch.manual_seed(1)
     if folder is None:
-        return vision.load(model_values("pocket_vision", None), "pocket:vision", "cpu", outputs)
-    return vision.load(model_values(name), str(folder), "cpu", outputs)
+        return vision.load(model_settings("pocket_vision", "pocket:vision"), data_settings(), "cpu", outputs)
+    return vision.load(model_settings(name, folder), data_settings(image_size=PIXELS), "cpu", outputs)
 
 
 def some_pixels(bundle: ModelBundle, n: int = 3) -> torch.Tensor:

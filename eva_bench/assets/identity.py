@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import importlib
 import json
-import os
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from pydantic import ConfigDict
 
 from eva_bench.assets.catalogue import entry, local_file
 from eva_bench.system.errors import UserError
-from eva_bench.system.files import sha256_of
+from eva_bench.system.files import sha256_of, write_atomically
+from eva_bench.system.frozen import Frozen
 from eva_bench.system.paths import DATA, POCKET_WEIGHTS
 
 
@@ -27,17 +29,48 @@ def cached_sha256(path: Path, runs_dir: str) -> str:
         known = {}  # absent or damaged: computed again
     if key not in known:
         known[key] = sha256_of(path)
-        try:
-            cache_file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = cache_file.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(known))
-            temporary.replace(cache_file)
-        except OSError:
-            pass  # only a cache: a read-only folder costs time, not the run
+        with contextlib.suppress(OSError):  # only a cache: a read-only folder costs time, not the run
+            write_atomically(cache_file, json.dumps(known))
     return known[key]
 
 
-def model_folder(model: dict[str, Any], explicit_path: str | None) -> Path:
+class ModelIdentity(Frozen):
+    """A checkpoint: its name, and one checksum over its configuration, tokenizer and weights."""
+
+    checkpoint: str
+    sha256: str
+
+
+class DataIdentity(Frozen):
+    """A data set: its name and checksums; for a generator the checksum of the rows it makes.
+
+    Loaders add facts of their own (numbers of rows, checksums of images).
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    sha256: Any = None  # one, one a split, or one a part and split
+    revision: Any = None
+    as_pinned: bool | None = None  # whether the files are those that the manifest names
+    deviation: str | None = None  # how the copy differs from the official one
+    harness_sha256: list[str] | None = None  # of the task YAMLs that ask and read answers
+
+
+class ModelSource(Protocol):
+    """Where a model comes from: the fields of a model's settings that are read here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hub_id(self) -> str | None: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def path(self) -> str | None: ...
+
+
+def model_folder(model: ModelSource) -> Path:
     """The local folder that holds a model's files.
 
     Order: model.path, a checkpoint the package carries, `data/models/<hub id>`, the Hugging Face cache.
@@ -45,28 +78,33 @@ def model_folder(model: dict[str, Any], explicit_path: str | None) -> Path:
     Raises:
         UserError: not on this machine; names the command that gets it.
     """
-    if explicit_path and not explicit_path.startswith("pocket:"):
-        folder = Path(explicit_path).expanduser()
+    if model.path and not model.path.startswith("pocket:"):
+        folder = Path(model.path).expanduser()
         if not folder.is_dir():
-            raise UserError(f"model.path={explicit_path} is not a folder.")
+            raise UserError(f"model.path={model.path} is not a folder.")
         if not (folder / "config.json").is_file():
-            raise UserError(f"model.path={explicit_path} is not a Hugging Face checkpoint: it has no config.json.")
+            raise UserError(f"model.path={model.path} is not a Hugging Face checkpoint: it has no config.json.")
         return folder
-    if explicit_path:
-        return POCKET_WEIGHTS / explicit_path.removeprefix("pocket:")
-    mirror = DATA / "models" / model["hub_id"]
+    if model.path:
+        return POCKET_WEIGHTS / model.path.removeprefix("pocket:")
+    if model.hub_id is None:
+        raise UserError(f"Model {model.name} has neither hub_id nor path (conf/model/{model.name}.yaml).")
+    mirror = DATA / "models" / model.hub_id
     if (mirror / "config.json").is_file():
         return mirror
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache  # late: it reads its offline switch when it is imported
 
-    found = try_to_load_from_cache(model["hub_id"], "config.json", revision=model["revision"])
+    found = try_to_load_from_cache(model.hub_id, "config.json", revision=model.revision)
     if isinstance(found, str):
         return Path(found).parent
-    if model["revision"] is None:
-        raise UserError(f"Model {model['name']} is not on this machine, and its weights are not published: conf/model/{model['name']}.yaml says how to make them.")
+    if model.revision is None:
+        raise UserError(
+            f"Model {model.name} is not on this machine, and its weights are not published: "
+            f"conf/model/{model.name}.yaml says how to make them."
+        )
     raise UserError(
-        f"Model {model['hub_id']} is not on this machine. Get it where there is network: "
-        f"make fetch MODEL={model['name']} (or give a local checkpoint: model.path=<folder>)."
+        f"Model {model.hub_id} is not on this machine. Get it where there is network: "
+        f"make fetch MODEL={model.name} (or give a local checkpoint: model.path=<folder>)."
     )
 
 
@@ -77,25 +115,20 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.name not in ("manifest.json", "model.safetensors.index.json"))
 
 
-def model_identity(plain: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """What the weights are: one digest over all files of the checkpoint."""
-    folder = model_folder(plain["model"], options["model_path"])
+def model_identity(model: ModelSource, runs_dir: str) -> ModelIdentity:
+    """What the weights are: one digest over all files of the checkpoint.
+
+    Raises:
+        UserError: not on this machine, or without weights.
+    """
+    folder = model_folder(model)
     files = weight_files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
         raise UserError(f"The checkpoint '{folder.name}' has no *.safetensors file with weights.")
-    listing = {path.name: cached_sha256(path, options["runs_dir"]) for path in files}
-    digest = hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
-    path = options["model_path"]
-    own = path is None or path.startswith("pocket:")
-    name = (plain["model"]["hub_id"] or plain["model"]["name"]) if own else folder.name
-    return {"checkpoint": name, "sha256": digest}
-
-
-def data_names(plain: dict[str, Any]) -> tuple[str, str]:
-    """Manifest names of the training and the evaluation data."""
-    if plain["data"]["source"] == "pocket":
-        return plain["data"]["pocket_train"], plain["task"]["pocket"]
-    return plain["data"]["train"] or plain["task"]["dataset"], plain["task"]["dataset"]
+    listing = {path.name: cached_sha256(path, runs_dir) for path in files}
+    own = model.path is None or model.path.startswith("pocket:")
+    name = (model.hub_id or model.name) if own else folder.name
+    return ModelIdentity(checkpoint=name, sha256=sha256_of(json.dumps(listing, sort_keys=True)))
 
 
 @cache
@@ -104,15 +137,24 @@ def _generated_sha256(generator: str, subset: str | None) -> str:
     return importlib.import_module(generator).fingerprint(*([subset] if subset else []))
 
 
-def data_identity(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Name and checksums of a data set; for a generator the checksum of the rows it makes."""
+def data_identity(name: str, root: str | None, runs_dir: str) -> DataIdentity:
+    """Name and checksums of a data set; for a generator the checksum of the rows it makes.
+
+    Args:
+        name: entry of tasks/manifest/.
+        root: folder of local data sets; None for the mirror that `make fetch` fills.
+        runs_dir: where checksums of large files are remembered.
+
+    Raises:
+        UserError: no such entry, or not on this machine.
+    """
     info = entry(name)
     if "generator" in info:
-        return {"name": name, "sha256": _generated_sha256(info["generator"], info.get("subset"))}
+        return DataIdentity(name=name, sha256=_generated_sha256(info["generator"], info.get("subset")))
     if "loader" in info:
-        return {"name": name} | importlib.import_module(info["loader"]).identity(info, name, options["data_root"])
+        return DataIdentity(name=name, **importlib.import_module(info["loader"]).identity(info, name, root))
     found, pinned = {}, True
     for split, facts in info["splits"].items():
-        found[split] = cached_sha256(local_file(name, split, options["data_root"]), options["runs_dir"])
+        found[split] = cached_sha256(local_file(name, split, root), runs_dir)
         pinned &= facts.get("sha256") in (None, found[split])
-    return {"name": name, "revision": info["revision"], "sha256": found, "as_pinned": pinned}
+    return DataIdentity(name=name, revision=info["revision"], sha256=found, as_pinned=pinned)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from eva_bench.settings.schema import DataSettings, ModelSettings
 
 if TYPE_CHECKING:  # the generated text below this package is read by commands that do without torch
     from eva_bench.models.bundle import ModelBundle
 
 
-def load(model: dict[str, Any], path: str | None, device, outputs: int | None = None) -> ModelBundle:
+def load(model: ModelSettings, data: DataSettings, device, outputs: int | None = None) -> ModelBundle:
     """The model with its weights, from `eva_bench.models.<kind>`; never touches the network.
 
     Args:
         outputs: of a trained head on top (classes, or 1 for regression); None for models without one.
     """
-    return _module(model["kind"]).load(model, path, device, outputs)
+    return _module(model.kind).load(model, data, device, outputs)
 
 
-def skeleton(model: dict[str, Any], path: str | None, outputs: int | None = None) -> ModelBundle:
+def skeleton(model: ModelSettings, data: DataSettings, outputs: int | None = None) -> ModelBundle:
     """The model without weights, to check targets and ranks cheaply."""
-    return _module(model["kind"]).skeleton(model, path, outputs)
+    return _module(model.kind).skeleton(model, data, outputs)
 
 
 def save(bundle: ModelBundle, folder: Path) -> None:

@@ -18,25 +18,26 @@ from eva_bench.assets.identity import model_folder
 from eva_bench.models.batches import default_row_mask
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import _first_line, find_targets
+from eva_bench.settings.schema import DataSettings, ModelSettings
 from eva_bench.system.errors import UserError
 
 
 def load(
-    model: dict[str, Any], path: str | None, device: torch.device | str = "cpu", outputs: int | None = None
+    model: ModelSettings, data: DataSettings, device: torch.device | str = "cpu", outputs: int | None = None
 ) -> ModelBundle:
     """Load encoder and tokenizer from a local folder and put a head with `outputs` outputs on top.
 
     Raises:
         UserError: broken checkpoint, a head of another size, no pad token, or target layers that match nothing.
     """
-    folder = model_folder(model, path)
+    folder = model_folder(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         module, loading = AutoModelForSequenceClassification.from_pretrained(
             folder,
             num_labels=outputs,
-            dtype=getattr(torch, model["dtype"]),
-            attn_implementation=model["attention"],
+            dtype=getattr(torch, model.dtype),
+            attn_implementation=model.attention,
             local_files_only=True,
             output_loading_info=True,
         )
@@ -51,20 +52,20 @@ def load(
     if tokenizer.pad_token_id is None:
         raise UserError(f"The tokenizer of '{folder.name}' has no pad token, without which texts cannot be batched.")
     module.eval().to(device)
-    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model["dtype"]}
-    return _bundle(module, tokenizer, model["targets"], origin)
+    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model.dtype}
+    return _bundle(module, tokenizer, model.targets, origin)
 
 
-def skeleton(model: dict[str, Any], path: str | None, outputs: int | None = None) -> ModelBundle:
+def skeleton(model: ModelSettings, data: DataSettings, outputs: int | None = None) -> ModelBundle:
     """The model without weights (meta device): enough to check targets and ranks before loading."""
-    folder = model_folder(model, path)
+    folder = model_folder(model)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, num_labels=outputs)
         with torch.device("meta"):
             module = AutoModelForSequenceClassification.from_config(config)
     except Exception as error:
         raise UserError(f"The checkpoint '{folder.name}' cannot be read: {_first_line(error)}") from error
-    return _bundle(module, None, model["targets"], {})
+    return _bundle(module, None, model.targets, {})
 
 
 def save(bundle: ModelBundle, folder: Path) -> None:

@@ -20,6 +20,7 @@ from transformers import GPT2Config, GPT2Model
 from eva_bench.assets.identity import model_folder
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
+from eva_bench.settings.schema import DataSettings, ModelSettings
 from eva_bench.system.errors import UserError
 
 TOKENS = 4  # of a time step
@@ -114,27 +115,27 @@ class DecisionTransformer(nn.Module):
         return torch.tanh(self.action_head(at_returns))
 
 
-def load(model: dict[str, Any], path: str | None, device: torch.device | str = "cpu", outputs: None = None) -> ModelBundle:
+def load(model: ModelSettings, data: DataSettings, device: torch.device | str = "cpu", outputs: None = None) -> ModelBundle:
     """Load a checkpoint (config.json, model.safetensors) from a local folder.
 
     Raises:
         UserError: broken checkpoint, or target layers that match nothing.
     """
-    folder = model_folder(model, path)
+    folder = model_folder(model)
     module = DecisionTransformer(_config(folder))
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))
     except Exception as error:
         raise UserError(f"The checkpoint '{folder.name}' cannot be loaded: {str(error).splitlines()[0]}") from error
-    module.to(device, getattr(torch, model["dtype"])).eval()
-    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model["dtype"]}
+    module.to(device, getattr(torch, model.dtype)).eval()
+    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model.dtype}
     return _bundle(module, model, origin)
 
 
-def skeleton(model: dict[str, Any], path: str | None, outputs: None = None) -> ModelBundle:
+def skeleton(model: ModelSettings, data: DataSettings, outputs: None = None) -> ModelBundle:
     """The model without weights, to check targets and ranks."""
     with torch.device("meta"):
-        return _bundle(DecisionTransformer(_config(model_folder(model, path))), model, {})
+        return _bundle(DecisionTransformer(_config(model_folder(model))), model, {})
 
 
 def save(bundle: ModelBundle, folder: Path) -> None:
@@ -157,6 +158,6 @@ def _config(folder: Path) -> DecisionConfig:
         raise UserError(f"The checkpoint '{folder.name}' is no decision transformer: {error}") from error
 
 
-def _bundle(module: DecisionTransformer, model: dict[str, Any], origin: dict[str, Any]) -> ModelBundle:
-    targets = find_targets(module, model["targets"])
+def _bundle(module: DecisionTransformer, model: ModelSettings, origin: dict[str, Any]) -> ModelBundle:
+    targets = find_targets(module, model.targets)
     return ModelBundle(module, None, targets, "decision", row_mask=row_mask, origin=origin)

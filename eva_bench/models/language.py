@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,24 +11,25 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from eva_bench.assets.identity import model_folder
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import is_adaptable
+from eva_bench.settings.schema import DataSettings, ModelSettings
 from eva_bench.system.errors import UserError
 
 
 def load(
-    model: dict[str, Any], path: str | None, device: torch.device | str = "cpu", outputs: None = None
+    model: ModelSettings, data: DataSettings, device: torch.device | str = "cpu", outputs: None = None
 ) -> ModelBundle:
     """Load model and tokenizer from a local folder; never touches the network.
 
     Raises:
         UserError: broken checkpoint, or target layers that match nothing.
     """
-    folder = model_folder(model, path)
+    folder = model_folder(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         module, loading = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=getattr(torch, model["dtype"]),
-            attn_implementation=model["attention"],
+            dtype=getattr(torch, model.dtype),
+            attn_implementation=model.attention,
             local_files_only=True,
             output_loading_info=True,
         )
@@ -44,20 +44,20 @@ def load(
     if tokenizer.pad_token_id is None:
         raise UserError(f"The tokenizer of '{folder.name}' has neither a pad nor an end-of-sequence token.")
     module.eval().to(device)
-    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model["dtype"]}
-    return ModelBundle(module, tokenizer, find_targets(module, model["targets"]), "language", origin=origin)
+    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model.dtype}
+    return ModelBundle(module, tokenizer, find_targets(module, model.targets), "language", origin=origin)
 
 
-def skeleton(model: dict[str, Any], path: str | None, outputs: None = None) -> ModelBundle:
+def skeleton(model: ModelSettings, data: DataSettings, outputs: None = None) -> ModelBundle:
     """The model without weights (meta device): enough to check targets and ranks before loading gigabytes."""
-    folder = model_folder(model, path)
+    folder = model_folder(model)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
             module = AutoModelForCausalLM.from_config(config)
     except Exception as error:
         raise UserError(f"The checkpoint '{folder.name}' cannot be read: {_first_line(error)}") from error
-    return ModelBundle(module, None, find_targets(module, model["targets"]), "language")
+    return ModelBundle(module, None, find_targets(module, model.targets), "language")
 
 
 def save(bundle: ModelBundle, folder: Path) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from eva_bench.assets.identity import model_folder
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
+from eva_bench.settings.schema import DataSettings, ModelSettings
 from eva_bench.system.errors import UserError
 
 HEAD = "head"
@@ -101,7 +102,7 @@ def fused_state_dict(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in state.items()}
 
 
-def load(model: dict[str, Any], path: str | None, device: torch.device | str = "cpu", outputs: int | None = None) -> ModelBundle:
+def load(model: ModelSettings, data: DataSettings, device: torch.device | str = "cpu", outputs: int | None = None) -> ModelBundle:
     """The model from a local folder in the layout of timm's hub models, with a new head of `outputs` classes.
 
     Args:
@@ -113,8 +114,8 @@ def load(model: dict[str, Any], path: str | None, device: torch.device | str = "
     """
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    folder = model_folder(model, path)
-    module, processor = _build(model, folder, outputs)
+    folder = model_folder(model)
+    module, processor = _build(model, data, folder, outputs)
     try:
         weights = {key: value for file in sorted(folder.glob("*.safetensors")) for key, value in load_file(file).items()}
         state = checkpoint_filter_fn(weights, module)
@@ -127,15 +128,15 @@ def load(model: dict[str, Any], path: str | None, device: torch.device | str = "
         raise UserError(f"The weights of '{folder.name}' do not fit its architecture {processor.config['architecture']}: {wrong[0]}.")
     nn.init.trunc_normal_(module.get_submodule(HEAD).weight, std=HEAD_STD)
     nn.init.zeros_(module.get_submodule(HEAD).bias)
-    split_fused(module).to(getattr(torch, model["dtype"])).eval().to(device)
-    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model["dtype"]}
+    split_fused(module).to(getattr(torch, model.dtype)).eval().to(device)
+    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model.dtype}
     return _bundle(model, module, processor, origin | {"image_size": processor.image_size})
 
 
-def skeleton(model: dict[str, Any], path: str | None, outputs: int | None = None) -> ModelBundle:
+def skeleton(model: ModelSettings, data: DataSettings, outputs: int | None = None) -> ModelBundle:
     """The model without weights (meta device), to check image size, targets and ranks before loading gigabytes."""
     with torch.device("meta"):
-        module, processor = _build(model, model_folder(model, path), outputs)
+        module, processor = _build(model, data, model_folder(model), outputs)
         return _bundle(model, split_fused(module), processor, {})
 
 
@@ -159,14 +160,14 @@ def merge(bundle: ModelBundle, adapter: Path, folder: Path) -> None:
     save(bundle, folder)
 
 
-def _build(model: dict[str, Any], folder: Path, outputs: int | None) -> tuple[nn.Module, Processor]:
+def _build(model: ModelSettings, data: DataSettings, folder: Path, outputs: int | None) -> tuple[nn.Module, Processor]:
     """timm's module of the folder's configuration, with the class token as what the head reads."""
     import timm
 
     try:
         config = json.loads((folder / "config.json").read_text())
         pretrained = config.get("pretrained_cfg", {})
-        size = model["image_size"] or pretrained["input_size"][-1]
+        size = data.image_size or pretrained["input_size"][-1]
         arguments = config.get("model_args", {}) | {"img_size": size, "num_classes": outputs or 0, "global_pool": "token"}
         module = timm.create_model(config["architecture"], pretrained=False, **arguments)
     except Exception as error:
@@ -176,7 +177,7 @@ def _build(model: dict[str, Any], folder: Path, outputs: int | None) -> tuple[nn
         raise UserError(f"data.image_size={size} is not a multiple of {patch}, the patch size of {config['architecture']}.")
     config |= {"num_classes": outputs or 0, "global_pool": "token", "model_args": config.get("model_args", {}) | {"img_size": size}}
     config["pretrained_cfg"] = pretrained | {"input_size": [3, size, size], "num_classes": outputs or 0}
-    return module, Processor(size, *_statistics(model["normalisation"], pretrained), config)
+    return module, Processor(size, *_statistics(data.normalisation, pretrained), config)
 
 
 def _statistics(normalisation: str | None, pretrained: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -188,8 +189,8 @@ def _statistics(normalisation: str | None, pretrained: dict[str, Any]) -> tuple[
     return NORMALISATIONS[normalisation]
 
 
-def _bundle(model: dict[str, Any], module: nn.Module, processor: Processor, origin: dict[str, Any]) -> ModelBundle:
-    targets = find_targets(module, model["targets"])
+def _bundle(model: ModelSettings, module: nn.Module, processor: Processor, origin: dict[str, Any]) -> ModelBundle:
+    targets = find_targets(module, model.targets)
     return ModelBundle(module, processor, targets, "vision", head=(HEAD,), biases=True, origin=origin)
 
 

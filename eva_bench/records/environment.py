@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -11,6 +11,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from eva_bench.system.files import sha256_of
 from eva_bench.system.paths import ROOT
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "hydra-core", "numpy", "safetensors", "tokenizers")
@@ -26,19 +27,22 @@ def code_version() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changed)}
 
 
-STARTS_AND_TRAINS = ("eva_bench/eva/*.py", "baselines/*.py", "eva_bench/methods/svd.py", "eva_bench/methods/layer.py", "eva_bench/run/train.py")
+# Whole folders: an edit anywhere in what initialises, trains or evaluates must never be answered from an old cache.
+CODE = ("baselines", "tasks", "eva_bench/task.py", *(f"eva_bench/{room}" for room in ("run", "eva", "methods", "models", "settings")))
 
 
 @cache
-def _training_code() -> str:
-    """Checksum of the code behind starts and trained weights."""
-    files = sorted(path for pattern in STARTS_AND_TRAINS for path in ROOT.glob(pattern))
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+def code_checksum() -> str:
+    """Checksum of the code behind initial factors, trained weights and scores."""
+    roots = [ROOT / name for name in CODE]
+    files = sorted(file for root in roots for file in ([root] if root.is_file() else root.rglob("*.py")))
+    listing = {file.relative_to(ROOT).as_posix(): sha256_of(file) for file in files}
+    return sha256_of(json.dumps(listing))
 
 
 def cached_name(identity: str) -> str:
-    """File name for a cached start or training: other code must not find what this code left."""
-    return f"{identity}-{_training_code()[:8]}.safetensors"
+    """File name for cached factors or weights: other code must not find what this code left."""
+    return f"{identity}-{code_checksum()[:8]}.safetensors"
 
 
 def _git(*arguments: str) -> str:
@@ -47,6 +51,7 @@ def _git(*arguments: str) -> str:
 
 
 def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,45 +10,49 @@ from pathlib import Path
 
 from eva_bench.records.claim import Busy, claim, is_running
 from eva_bench.records.record import Record, load_record
+from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError
+from eva_bench.system.files import write_atomically
 from eva_bench.system.progress import warn
 
-__all__ = ["Busy", "Store"]
+__all__ = ["Busy", "Store", "read_record"]
 
 
 class Store:
-    """Records in `<results>/records`, claims in `<results>/claims`.
-
-    Raises:
-        UserError: the results folder cannot be written.
-    """
+    """Records in `<results>/records/<scale>/<task>/<method>/<run_id>.json`, claims in `<results>/claims`."""
 
     def __init__(self, results: str | Path):
         self.records = Path(results) / "records"
+        self.superseded = Path(results) / "superseded"
         self.claims = Path(results) / "claims"
 
     def check_writable(self) -> None:
+        """Refuse early what could not be recorded. Raises UserError if the results folder cannot be written."""
         probe = self.records / f".probe-{os.getpid()}"
         try:
-            self.records.mkdir(parents=True, exist_ok=True)
             self.claims.mkdir(parents=True, exist_ok=True)
-            probe.write_text("")
+            write_atomically(probe, "")
             probe.unlink()
         except OSError as error:
             raise UserError(f"The results folder '{self.records.parent}' cannot be written: {error.strerror}.") from error
 
-    def path(self, run_id: str) -> Path:
-        return self.records / f"{run_id}.json"
+    def folder(self, spec: RunSpec) -> Path:
+        """Where records of this scale, task and method are."""
+        return self.records / spec.scale.name / spec.task.name / spec.method.name
 
-    def read(self, run_id: str) -> Record | None:
+    def path(self, spec: RunSpec) -> Path:
+        """The file of a run's record."""
+        return self.folder(spec) / f"{spec.run_id}.json"
+
+    def read(self, spec: RunSpec) -> Record | None:
         """The record of a run, or None; a corrupt file is reported and treated as absent."""
-        path = self.path(run_id)
-        return _read(path) if path.exists() else None
+        path = self.path(spec)
+        return read_record(path) if path.exists() else None
 
     def read_all(self) -> Iterator[Record]:
-        """Every readable record, sorted by name; corrupt files are reported and skipped."""
-        for path in sorted(self.records.glob("*.json")):
-            if (record := _read(path)) is not None:
+        """Every readable record, sorted by path; corrupt files are reported and skipped."""
+        for path in sorted(self.records.rglob("*.json")):
+            if (record := read_record(path)) is not None:
                 yield record
 
     def write(self, record: Record) -> Path:
@@ -62,25 +63,15 @@ class Store:
         Raises:
             OSError: the record cannot be written; whatever was there before is still there.
         """
-        path = self.path(record.run_id)
-        old = self.read(record.run_id)
+        path = self.folder(record.spec) / f"{record.run_id}.json"
         if path.exists():
-            aside = self.records / "superseded" / f"{record.run_id}.{uuid.uuid4().hex[:8]}.json"
-            aside.parent.mkdir(exist_ok=True)
+            old = read_record(path)
+            aside = self.superseded / f"{record.run_id}.{uuid.uuid4().hex[:8]}.json"
             if old is not None and old.status == "ok" and record.status != "ok":
                 path = aside
             else:
-                shutil.copyfile(path, aside)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(record.model_dump_json(indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)  # half a record after a full disk
+                write_atomically(aside, path.read_bytes())
+        write_atomically(path, record.to_json())
         return path
 
     def claim(self, key: str, wait: bool, on_wait: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
@@ -95,9 +86,10 @@ class Store:
         return self.claims / f"{key}.claim"
 
 
-def _read(path: Path) -> Record | None:
+def read_record(path: Path) -> Record | None:
+    """The record in a file, or None; what cannot be read is reported."""
     try:
-        return load_record(json.loads(path.read_text(encoding="utf-8")))
+        return load_record(path.read_bytes())
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         warn(f"{path.name} is not a readable record and is skipped ({reason})")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from eva_bench.records.record import Record
+from eva_bench.settings.schema import TrackingSettings
+from eva_bench.settings.spec import Origins, RunSpec
 from eva_bench.system.progress import warn
 
 
@@ -19,11 +21,11 @@ class Tracker:
     tracker says so once and stays silent.
     """
 
-    def __init__(self, tracking: dict[str, Any], folder: Path, fresh: bool = False):
+    def __init__(self, tracking: TrackingSettings, folder: Path, fresh: bool = False):
         """`fresh`: replace what W&B has under the id, instead of continuing it."""
         self.tracking, self.folder, self.fresh = tracking, folder, fresh
         self.run = None
-        self.broken = tracking["mode"] == "off"
+        self.broken = tracking.mode == "off"
         self.where = "off"
 
     def start(self, run_id: str, config: dict[str, Any], group: str, tags: Sequence[str] = ()) -> None:
@@ -33,12 +35,12 @@ class Tracker:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        mode = self.tracking["mode"]
+        mode: str = self.tracking.mode
         if mode == "auto":
             mode = "online" if logged_in() else "offline"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.run = wandb.init(
-            project=self.tracking["project"],
+            project=self.tracking.project,
             id=run_id,
             name=run_id,
             group=group,
@@ -70,7 +72,7 @@ class Tracker:
         for moment, metrics in (("before", record.metrics_before), ("after", record.metrics)):
             self.run.summary.update({f"{moment}/{name}": value for name, value in metrics.items()})
         self.run.summary.update({"status": record.status, "trainable_parameters": record.trainable_parameters})
-        self.run.summary.update({f"seconds/{phase}": cost["seconds"] for phase, cost in record.costs.items()})
+        self.run.summary.update({f"seconds/{phase}": cost.seconds for phase, cost in record.costs.items()})
         if record.ranks:
             self.run.log({"ranks": wandb.Histogram(list(record.ranks.values()))})
         self.run.finish(exit_code=0 if record.status == "ok" else 1)
@@ -86,10 +88,9 @@ class Tracker:
             warn(f"tracking is switched off for this run: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
 
-def place(values: dict[str, Any], origins: dict[str, Any]) -> tuple[str, list[str]]:
+def group_and_tags(spec: RunSpec, origins: Origins) -> tuple[str, list[str]]:
     """W&B group and tags of a run: its suite, if it belongs to one, scale, task and method."""
-    scale, task, method = values["scale"]["name"], values["task"]["name"], values["method"]["name"]
-    suite = origins.get("suite")
+    scale, task, method, suite = spec.scale.name, spec.task.name, spec.method.name, origins.suite
     return f"{scale}/{suite or task}", [*([suite] if suite else []), scale, task, method]
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
-from eva_bench.records.wandb import Tracker, logged_in, place
+from eva_bench.records.wandb import Tracker, group_and_tags, logged_in
+from eva_bench.settings.schema import TrackingSettings
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import say
 
@@ -39,8 +40,8 @@ def rebuild(records: Sequence[Record], runs_dir: Path, project: str, mode: str) 
     """One W&B run per record, under its own id, with curve and summary; whatever W&B had under that id is replaced."""
     broken = 0
     for record in records:
-        tracker = Tracker({"mode": mode, "project": project}, runs_dir / record.run_id, fresh=True)
-        tracker.start(record.run_id, record.spec, *place(record.spec, record.origins))
+        tracker = Tracker(TrackingSettings(mode=mode, project=project), runs_dir / record.run_id, fresh=True)
+        tracker.start(record.run_id, record.spec.what(), *group_and_tags(record.spec, record.origins))
         for step, loss, norm, lr in record.curve:
             tracker.log({"train/loss": loss, "train/grad_norm": norm, "train/lr": lr, "train/step": step})
         tracker.finish(record)
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    records = [r for r in Store(wanted["results_dir"]).read_all() if not wanted["suite"] or r.origins.get("suite") == wanted["suite"]]
+    records = [r for r in Store(wanted["results_dir"]).read_all() if not wanted["suite"] or r.origins.suite == wanted["suite"]]
     return rebuild(records, runs_dir, wanted["project"], wanted["mode"])
 
 

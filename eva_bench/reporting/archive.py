@@ -10,14 +10,12 @@ from typing import Any
 
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
+from eva_bench.settings.schema import where_settings
 from eva_bench.settings.spec import fingerprint
 from eva_bench.system.errors import UserError
 
 # Overrides that choose a cell, or say where and how to run; any other makes a run a private experiment.
-CELL_OVERRIDES = frozenset(
-    "method task scale model seed stage suite tracking threads wait force results_dir runs_dir "  # noqa: SIM905
-    "train.checkpoint_minutes data.workers record_video".split()
-)
+CELL_OVERRIDES = {"method", "task", "scale", "model", "seed", "stage", "suite"} | where_settings()
 
 
 class Run(Record):
@@ -31,85 +29,82 @@ class Run(Record):
     @property
     def family(self) -> str:
         """Family of the task, such as `glue`."""
-        return self.spec["task"]["family"]
+        return self.spec.task.family
 
     @property
     def primary(self) -> str:
         """Name of the metric that the task is judged by."""
-        return self.spec["task"]["primary"]
+        return self.spec.task.primary
 
     @property
     def stage(self) -> str:
         """`final` or `tune`."""
-        return self.spec["stage"]
+        return self.spec.stage
 
     @property
     def protocol(self) -> int:
         """Version of the measuring rules; runs of two versions are never compared."""
-        return self.spec["protocol"]
+        return self.spec.protocol
 
     @property
     def model_name(self) -> str:
         """Name of the model's choice, such as `pocket_vision`."""
-        return self.spec["model"]["name"]
+        return self.spec.model.name
 
     @property
     def model_kind(self) -> str:
         """`language`, `classifier`, `vision` or `decision`."""
-        return self.spec["model"].get("kind", "language")
+        return self.spec.model.kind
 
     @property
     def checkpoint(self) -> str:
         """The model's checkpoint as its manifest names it."""
-        return self.spec["identity"]["model"]["checkpoint"]
+        return self.spec.identity.model.checkpoint
 
     @property
     def data_name(self) -> str:
         """The training data as its manifest names it."""
-        return self.spec["identity"]["data"]["name"]
+        return self.spec.identity.train_data.name
 
     @property
     def loss_on_prompt(self) -> bool:
         """Whether prompt tokens count in the loss."""
-        return self.spec["train"]["loss_on_prompt"]
+        return self.spec.train.loss_on_prompt
 
     @property
-    def lr(self) -> float | None:
+    def lr(self) -> float:
         """Peak learning rate."""
-        return self.spec["train"].get("lr")
+        return self.spec.train.lr
 
     @property
     def settings(self) -> dict[str, Any]:
         """Every setting but the seed, by dotted name; what is not set is left out."""
-        return _flat({key: value for key, value in self.spec.items() if key != "seed"})
+        return _flat({key: value for key, value in self.spec.what().items() if key != "seed"})
 
     def setting(self, dotted: str) -> Any:
         """A setting by its dotted name, such as `adapter.rank`; None where it is not set."""
         value: Any = self.spec
         for key in dotted.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
+            value = value.get(key) if isinstance(value, dict) else getattr(value, key, None)
         return value
 
     @cached_property
     def settings_key(self) -> str:
         """Fingerprint of everything but the seed."""
-        return fingerprint({key: value for key, value in self.spec.items() if key != "seed"})
+        return fingerprint({key: value for key, value in self.spec.what().items() if key != "seed"})
 
     @property
     def command_line(self) -> list[str]:
         """The overrides that the run was started with."""
-        return self.origins.get("command_line", [])
+        return self.origins.command_line
 
     @property
     def private_overrides(self) -> set[str]:
         """Settings of the command line beyond the cell: such a run is a private experiment, not part of the benchmark.
 
-        Local files are no change where they are exactly the pinned ones (scales lite and paper).
+        Where files lie is no change: model and data count by their checksums.
         """
-        overrides = {item.split("=")[0].lstrip("+~") for item in self.command_line} - CELL_OVERRIDES
-        if self.scale != "pocket" and self.spec["identity"]["data"].get("as_pinned"):
-            overrides -= {"data.root"}
-        return overrides
+        return {item.split("=")[0].lstrip("+~") for item in self.command_line} - CELL_OVERRIDES
 
 
 class Archive:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from eva_bench.methods.base import Initialisation
 from eva_bench.methods.layer import Factors
+from eva_bench.system.files import sha256_of, write_atomically
 from eva_bench.system.progress import warn
 
 
@@ -23,15 +22,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) 
     """Write tensors and JSON facts with a checksum, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"facts": json.dumps(facts), "sha256": _digest(tensors)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        save_file(tensors, temporary, metadata)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)  # half a file after a full disk
+    write_atomically(path, lambda file: save_file(tensors, file, metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -74,3 +65,23 @@ def load_initialisation(path: Path) -> Initialisation | None:
         parts = {part: tensors.get(f"{layer}/{part}") for part in ("A", "B", "s", "magnitude")}
         factors[layer] = Factors(**parts, scale=scale)
     return Initialisation(factors=factors, facts=stored["facts"])
+
+
+def save_metrics(path: Path, metrics: dict[str, float]) -> None:
+    """Write metrics with a checksum, atomically."""
+    text = json.dumps(metrics)
+    write_atomically(path, json.dumps({"metrics": metrics, "sha256": sha256_of(text)}))
+
+
+def load_metrics(path: Path) -> dict[str, float] | None:
+    """Metrics, or None if the file is absent or damaged (a warning says so)."""
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text())
+        if sha256_of(json.dumps(stored["metrics"])) != stored["sha256"]:
+            raise ValueError("checksum differs")
+        return dict(stored["metrics"])
+    except Exception as error:
+        warn(f"the cache file {path.parent.name}/{path.name} is damaged and is made again ({error})")
+        return None

@@ -5,103 +5,121 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eva_bench.records.environment import code_version, hardware, package_versions
-from eva_bench.records.record import Record
+from eva_bench.records.record import Outcome, Record, Status
 from eva_bench.records.store import Busy, Store
 from eva_bench.run.console import comparison, introduction, summary
+from eva_bench.run.session import Session
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import NonFiniteLoss, UserError
+from eva_bench.system.meter import Cost
 from eva_bench.system.processes import is_main_process
 from eva_bench.system.progress import say, warn
 from eva_bench.system.signals import Interrupted, StopSignal
 
-EXIT_CODES = {"ok": 0, "skipped": 0, "failed": 1, "interrupted": 130}
+if TYPE_CHECKING:
+    from eva_bench.run.prepare import Run
+
+EXIT_CODES: dict[Status, int] = {"ok": 0, "skipped": 0, "failed": 1, "interrupted": 130}
 
 
-def run_cell(spec: RunSpec, stop: StopSignal | None = None) -> int:
+def run_cell(spec: RunSpec, session: Session | None = None) -> int:
     """Run one specification, unless it is done already; returns the exit code.
 
     Args:
-        stop: of the sweep that this cell belongs to; a single run listens to signals by itself. For a sweep the
+        spec: what to run, and where.
+        session: of the sweep that this cell belongs to; a single run listens to signals by itself. For a sweep the
             record alone says that a cell is done; somebody who asks for one run also wants its adapter here.
 
     Raises:
         UserError: the specification cannot work; nothing was recorded.
     """
     say(introduction(spec))
-    store = Store(spec.options["results_dir"])
+    store = Store(spec.where.results_dir)
     store.check_writable()
-    if _is_done(store, spec, stop is None):
+    if _is_done(store, spec, session is None):
         return 0
     if not is_main_process():
-        return _run_claimed(spec, store, stop)  # the main process holds the claim for all
+        return _run_claimed(spec, store, session)  # the main process holds the claim for all
     try:
-        with store.claim(spec.run_id, spec.options["wait"], lambda: say("waiting: another process runs this cell")):
-            if _is_done(store, spec, stop is None):  # finished by the process we waited for
+        with store.claim(spec.run_id, spec.where.wait, lambda: say("waiting: another process runs this cell")):
+            if _is_done(store, spec, session is None):  # finished by the process we waited for
                 return 0
-            return _run_claimed(spec, store, stop)
+            return _run_claimed(spec, store, session)
     except Busy:
         say("another process runs this cell; left to it (wait=false)")
         return 0
 
 
 def _is_done(store: Store, spec: RunSpec, need_adapter: bool) -> bool:
-    record = store.read(spec.run_id)
-    if record is None or record.status != "ok" or spec.options["force"]:
+    record = store.read(spec)
+    if record is None or record.status != "ok" or spec.where.force:
         return False
-    folder = Path(spec.options["runs_dir"]) / spec.run_id
+    folder = Path(spec.where.runs_dir) / spec.run_id
     if need_adapter and not any((folder / name).is_dir() for name in ("adapter", "model")):
         say("recorded before, but the adapter is not here: the run is made again and compared with its record")
         return False
     say("already done: nothing is computed again (force=true runs it anew)")
-    say(summary(record, spec, store.path(spec.run_id)))
+    say(summary(record, spec, store.path(spec)))
     return True
 
 
-def _run_claimed(spec: RunSpec, store: Store, stop: StopSignal | None) -> int:
+def _run_claimed(spec: RunSpec, store: Store, session: Session | None) -> int:
     _offline()
-    from eva_bench.run import pipeline  # imports torch
+    if session is not None:
+        return _run(spec, store, session)
+    with StopSignal() as stop:
+        return _run(spec, store, Session(stop))
+
+
+def _run(spec: RunSpec, store: Store, session: Session) -> int:
+    from eva_bench.run import pipeline  # imports torch, which a finished cell does not need
     from eva_bench.run.prepare import prepare
 
-    with StopSignal() if stop is None else nullcontext(stop) as stop:
-        run, status, error = None, "ok", None
-        try:
-            run = prepare(spec, stop, store)
-            pipeline.execute(run)
-        except UserError:
-            raise
-        except Interrupted as reason:
-            status, error = "interrupted", f"interrupted {reason}"
-        except NonFiniteLoss as reason:
-            status, error = "failed", str(reason)
-        except Exception as reason:
-            status, error = "failed", f"{type(reason).__name__}: {reason}"
-            _keep_traceback(spec)
-        if not is_main_process():
-            return EXIT_CODES[status]
-        stop.deferred = True  # from here on it takes a moment only
-        code = _keep(spec, store, run, status, error)
-        stop.deferred = False
+    run: Run | None = None
+    status: Status = "ok"
+    error: str | None = None
+    try:
+        run = prepare(spec, session, store)
+        pipeline.execute(run)
+        make_record(spec, status, None, run.outcome, run.meter.phases)  # a fact that fits no record fails here
+    except UserError:
+        raise
+    except Interrupted as reason:
+        status, error = "interrupted", f"interrupted {reason}"
+    except NonFiniteLoss as reason:
+        status, error = "failed", str(reason)
+    except Exception as reason:
+        status, error = "failed", f"{type(reason).__name__}: {reason}"
+        _keep_traceback(spec)
+    if not is_main_process():
+        return EXIT_CODES[status]
+    session.stop.deferred = True  # from here on it takes a moment only
+    code = _keep(spec, store, run, status, error)
+    session.stop.deferred = False
     return code
 
 
-def _keep(spec: RunSpec, store: Store, run, status: str, error: str | None) -> int:
+def _keep(spec: RunSpec, store: Store, run: Run | None, status: Status, error: str | None) -> int:
     """Record, W&B, summary; the exit code."""
-    facts, costs = (run.facts, run.meter.phases) if run else ({}, {})
-    record = make_record(spec, status, error, facts, costs)
-    known = store.read(spec.run_id)
+    record = make_record(spec, status, error, run.outcome if run else Outcome(), run.meter.phases if run else {})
+    known = store.read(spec)
     try:
-        if known is not None and known.status == record.status == "ok" and not spec.options["force"]:
-            path = store.path(spec.run_id)  # a repetition: the first record stays
+        if known is not None and known.status == record.status == "ok" and not spec.where.force:
+            path = store.path(spec)  # a repetition: the first record stays
             say(comparison(known, record))
         else:
             path = store.write(record)
     except OSError as reason:
-        warn(f"the record of {spec.run_id} ({status}) cannot be written: {reason.strerror}. Nothing else is lost: the same command continues")
+        warn(
+            f"the record of {spec.run_id} ({status}) cannot be written: {reason.strerror}. "
+            "Nothing else is lost: the same command continues"
+        )
         return EXIT_CODES["failed"]
     if run:
         run.tracker.finish(record)
@@ -109,19 +127,20 @@ def _keep(spec: RunSpec, store: Store, run, status: str, error: str | None) -> i
     return EXIT_CODES[status]
 
 
-def make_record(spec: RunSpec, status: str, error: str | None, facts: dict, costs: dict) -> Record:
-    """The record of a run as far as it came."""
-    v = spec.values
+def make_record(spec: RunSpec, status: Status, error: str | None, outcome: Outcome, costs: dict[str, Cost]) -> Record:
+    """The record of a run as far as it came.
+
+    Raises:
+        ValidationError: the outcome holds something that fits no record. An unfinished run's facts that do not fit are
+            left out, so that its failure is recorded all the same.
+    """
+    facts = dict(outcome) if status == "ok" else _sound(outcome)
     return Record(
         run_id=spec.run_id,
         train_id=spec.train_id,
         init_id=spec.init_id,
         status=status,
-        scale=v["scale"]["name"],
-        task=v["task"]["name"],
-        method=v["method"]["name"],
-        seed=v["seed"],
-        spec=v,
+        spec=spec,
         origins=spec.origins,
         costs=costs,
         code=code_version(),
@@ -131,6 +150,16 @@ def make_record(spec: RunSpec, status: str, error: str | None, facts: dict, cost
         error=_without_paths(error),
         **facts,
     )
+
+
+def _sound(outcome: Outcome) -> dict[str, object]:
+    """The facts that fit a record and its JSON: whatever else is wrong, a failure is recorded."""
+    sound: dict[str, object] = {}
+    for name, value in outcome:
+        with suppress(Exception):
+            Outcome(**{name: value}).model_dump_json()
+            sound[name] = value
+    return sound
 
 
 def _without_paths(error: str | None) -> str | None:
@@ -145,7 +174,7 @@ def _without_paths(error: str | None) -> str | None:
 def _keep_traceback(spec: RunSpec) -> None:
     text = traceback.format_exc()
     print(text, file=sys.stderr)
-    folder = Path(spec.options["runs_dir"]) / spec.run_id
+    folder = Path(spec.where.runs_dir) / spec.run_id
     with suppress(OSError):  # it may be the full disk that we report
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text(text)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from eva_bench.system.files import write_atomically
 from eva_bench.system.progress import warn
-from eva_bench.system.signals import Interrupted, StopSignal
-
-__all__ = ["Interrupted", "StopSignal", "load", "save"]
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -21,18 +16,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
     A full disk is a warning: the older checkpoint stays, and the run goes on.
     """
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_atomically(path, lambda file: torch.save(state, file))
     except (OSError, RuntimeError) as error:  # torch.save turns some errors of the disk into RuntimeError
         warn(f"the checkpoint {path.name} cannot be written ({error})")
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any] | None:

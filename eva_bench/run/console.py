@@ -12,20 +12,18 @@ COUNTS = ("samples", "step")  # metrics that are no fraction
 
 def introduction(spec: RunSpec) -> str:
     """Which scale, model and data this run uses, and how to run the real thing."""
-    v = spec.values
-    data = v["identity"]["data"]["name"]
-    hint = v["scale"]["hint"].format(task=v["task"]["name"])
-    model = v["identity"]["model"]["checkpoint"]
+    data, model = spec.identity.train_data.name, spec.identity.model.checkpoint
+    hint = spec.scale.hint.format(task=spec.task.name)
     return (
-        f"eva-bench: {v['method']['name']} on {v['task']['name']}, seed {v['seed']}; "
-        f"scale={v['scale']['name']} ({v['scale']['title']}), model {model}, training data {data}.\n"
+        f"eva-bench: {spec.method.name} on {spec.task.name}, seed {spec.seed}; "
+        f"scale={spec.scale.name} ({spec.scale.title}), model {model}, training data {data}.\n"
         f"Next: {hint}."
     )
 
 
 def summary(record: Record, spec: RunSpec, record_path: Path, tracking: str | None = None) -> str:
     """Score before and after, costs, and where record, adapter and W&B run are."""
-    folder = Path(spec.options["runs_dir"]) / record.run_id
+    folder = Path(spec.where.runs_dir) / record.run_id
     lines = ["", f"{record.status.upper()}  {record.run_id}"]
     if record.error:
         lines.append(f"  reason      {record.error.splitlines()[0]}")
@@ -33,8 +31,8 @@ def summary(record: Record, spec: RunSpec, record_path: Path, tracking: str | No
     if record.trainable_parameters is not None:
         lines.append(f"  trained     {record.trainable_parameters:,} parameters, {record.steps} steps, {record.tokens:,} tokens")
     if record.costs:
-        seconds = ", ".join(f"{phase} {cost['seconds']:.1f} s" for phase, cost in record.costs.items())
-        peak = max(cost["peak_bytes"] for cost in record.costs.values())
+        seconds = ", ".join(f"{phase} {cost.seconds:.1f} s" for phase, cost in record.costs.items())
+        peak = max(cost.peak_bytes for cost in record.costs.values())
         lines.append(f"  costs       {seconds}; peak {peak / 1e9:.2f} GB")
     lines.append(f"  record      {record_path}")
     for name, what in (("adapter", "stock PEFT LoRA"), ("model", "whole checkpoint")):

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 from eva_bench.assets.catalogue import entry
 from eva_bench.assets.fetch import check_network, fetch_dataset, fetch_model, verify_dataset
+from eva_bench.system import paths
 from eva_bench.system.errors import UserError, did_you_mean
-from eva_bench.system.paths import CONF, choices, tasks_of
+from eva_bench.system.paths import choices, tasks_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,8 +75,8 @@ def needs(task: str | None = None, scale: str = "lite", model: str | None = None
 
 def _of_task(task: str, scale: str) -> tuple[list[str], str]:
     """Data sets of a task and the model of its recipe at a scale."""
-    config = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())
-    recipe_file = CONF / "recipe" / scale / f"{config['family']}.yaml"
+    config = yaml.safe_load((paths.CONF / "task" / f"{task}.yaml").read_text())
+    recipe_file = paths.CONF / "recipe" / scale / f"{config['family']}.yaml"
     if not recipe_file.exists():
         raise UserError(f"There is no recipe for task family '{config['family']}' at scale '{scale}'.")
     recipe = yaml.safe_load(recipe_file.read_text())

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from eva_bench import models
 from eva_bench.assets.catalogue import entry, load_rows
-from eva_bench.assets.identity import data_names
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.records.environment import cached_name
-from eva_bench.records.wandb import place
+from eva_bench.records.record import thin
+from eva_bench.records.wandb import group_and_tags
 from eva_bench.run import cache, train
-from eva_bench.run.prepare import Run, model_settings
-from eva_bench.settings.spec import RunSpec, fingerprint, stream_seed
+from eva_bench.run.prepare import Run
+from eva_bench.settings.spec import RunSpec, fingerprint, stream_seed, what
 from eva_bench.system.errors import UserError
 from eva_bench.system.processes import cpu_threads, distributed, is_main_process, keep_freed_memory
 from eva_bench.system.progress import Bar, say
@@ -38,31 +36,31 @@ class Rows:
 
 
 def execute(run: Run) -> None:
-    """Everything between a checked specification and a finished record; fills `run.facts`."""
-    spec, meter = run.spec, run.meter
+    """Everything between a checked specification and a finished record; fills `run.outcome`."""
+    spec, meter, outcome = run.spec, run.meter, run.outcome
     seed_everything(spec)
     run.folder.mkdir(parents=True, exist_ok=True)
-    if spec.options["force"]:
+    if spec.where.force:
         (run.folder / "samples.jsonl").unlink(missing_ok=True)
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
     with meter.phase("load"):
-        bundle = models.load(model_settings(spec), spec.options["model_path"], _device(), run.task.outputs)
+        bundle = models.load(spec.model, spec.data, _device(), run.task.outputs)
         train_rows, eval_rows = _rows(run)
         data = _encoded(run, train_rows, bundle)
-        run.facts |= {"model": bundle.origin | spec["identity"]["model"], "data": data.facts}
-    run.tracker.start(spec.run_id, spec.values, *place(spec.values, spec.origins))
+        outcome.model, outcome.data = bundle.origin, data.facts
+    run.tracker.start(spec.run_id, spec.what(), *group_and_tags(spec, spec.origins))
 
     with meter.phase("eval_before"):
-        run.facts["metrics_before"] = _score_before(run, bundle, eval_rows)
-    say(f"before training: {_show(run, run.facts['metrics_before'])}")
+        outcome.metrics_before = _score_before(run, bundle, eval_rows)
+    say(f"before training: {_show(run, outcome.metrics_before)}")
 
     with meter.phase("init"):
         adapter = _initialise(run, bundle, data)
     say(
-        f"{spec['method']['name']}: {adapter.trainable_parameters():,} trainable parameters"
+        f"{spec.method.name}: {adapter.trainable_parameters():,} trainable parameters"
         + (f" in {len(adapter.layers)} layers" if adapter.layers else "")
-        + f", start found in {meter.phases['init']['seconds']:.1f} s"
+        + f", initialised in {meter.phases['init'].seconds:.1f} s"
     )
 
     with meter.phase("train"):
@@ -70,93 +68,75 @@ def execute(run: Run) -> None:
 
     with meter.phase("eval"), adapter.merged():
         metrics = _evaluate(run, bundle, eval_rows, run.folder / "samples.jsonl", "after training")
-    if spec["eval"]["every_epoch"]:
-        run.facts["epochs"] = [*run.facts["epochs"], {"step": run.facts["steps"]} | metrics]
-        metrics |= _best_epoch(run.facts["epochs"], run.task.primary)
-    run.facts["metrics"] = metrics
+    if spec.eval.every_epoch:
+        outcome.epochs = [*outcome.epochs, {"step": outcome.steps} | metrics]
+        metrics |= _best_epoch(outcome.epochs, run.task.primary)
+    outcome.metrics = metrics
     _export(run, bundle, adapter)
 
 
 def _rows(run: Run) -> tuple[Rows, Rows]:
     """Training and evaluation rows; for stage=tune the latter are validation rows that training never sees."""
-    spec = run.spec
-    root, data = spec.options["data_root"], spec["data"]
-    train_name, eval_name = data_names(spec.values)
+    root, data, limit = run.spec.data.root, run.spec.data, run.spec.eval.limit
+    train_name, eval_name = run.spec.identity.train_data.name, run.spec.identity.eval_data.name
     train_info, eval_info = entry(train_name), entry(eval_name)
-    if spec["stage"] == "final":
+    if run.spec.stage == "final":
         rows = load_rows(train_name, train_info.get("final_train", "train"), root)
         held_out = load_rows(eval_name, eval_info.get("test", "test"), root)
-        return Rows(rows, train_name), Rows(held_out[: spec["eval"]["limit"]], eval_name)
+        return Rows(rows, train_name), Rows(held_out[:limit], eval_name)
     rows = load_rows(train_name, "train", root)
     if "generator" in eval_info or "validation" in eval_info:
         held_out = load_rows(eval_name, eval_info.get("validation", "validation"), root)
-    elif 0 < data["holdout"] < len(rows):
-        rows, held_out, eval_name = rows[: -data["holdout"]], rows[-data["holdout"] :], train_name
+    elif 0 < data.holdout < len(rows):
+        rows, held_out, eval_name = rows[: -data.holdout], rows[-data.holdout :], train_name
     else:
         raise UserError(f"stage=tune needs data.holdout between 1 and {len(rows) - 1}: rows kept aside from training.")
-    return Rows(rows, train_name), Rows(held_out[: spec["eval"]["limit"]], eval_name)
-
-
-_last_encoded: dict[str, TrainData] = {}
+    return Rows(rows, train_name), Rows(held_out[:limit], eval_name)
 
 
 def _encoded(run: Run, rows: Rows, bundle: ModelBundle) -> TrainData:
     """The training examples; cells of a sweep that share a process and differ in nothing here share them."""
-    v = run.spec.values
-    parts = {name: v[name] for name in ("task", "model", "identity", "data", "stage")}
-    key = fingerprint(parts | {"loss_on_prompt": v["train"]["loss_on_prompt"], "rows": len(rows.rows)})
-    if key not in _last_encoded:
-        _last_encoded.clear()
-        data = v["data"] | {"workers": run.spec.options["data_workers"]}
-        _last_encoded[key] = run.task.train_data(rows.rows, rows.dataset, bundle, data, v["train"])
-    return _last_encoded[key]
+    spec, encoded = run.spec, run.session.encoded
+    parts = [what(part) for part in (spec.task, spec.model, spec.identity.train_data, spec.data)]
+    key = fingerprint([*parts, spec.identity.model.sha256, spec.stage, spec.train.loss_on_prompt, len(rows.rows)])
+    if key not in encoded:
+        encoded.clear()
+        encoded[key] = run.task.train_data(rows.rows, rows.dataset, bundle, spec.data, spec.train)
+    return encoded[key]
 
 
 def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]:
     """The untouched model's score, shared by all methods and seeds that start from it; computed by one process."""
-    v = run.spec.values
-    parts = {name: v[name] for name in ("task", "eval", "eval_data", "model", "identity", "data", "stage", "protocol")}
-    if bundle.head:  # drawn anew for every seed
-        parts["seed"] = run.spec["seed"]
-    key = fingerprint(parts)[:16]
-    folder = run.caches / "before" / f"{v['task']['name'].replace('/', '_')}-{key}"
+    spec, force = run.spec, run.spec.where.force
+    parts = [what(part) for part in (spec.task, spec.eval, spec.model, spec.identity.eval_data, spec.data)]
+    seed = spec.seed if bundle.head else None  # a head is re-initialised for every seed
+    key = fingerprint([*parts, spec.identity.model.sha256, spec.stage, spec.protocol, seed])[:16]
+    folder = run.caches / "before" / cached_name(f"{spec.task.name.replace('/', '_')}-{key}").removesuffix(".safetensors")
     with nullcontext() if distributed() else run.store.claim(f"before-{key}", wait=True):
-        known = None if run.spec.options["force"] else _read_json(folder / "metrics.json")
-        run.facts.setdefault("reused", {})["eval_before"] = known is not None
+        known = None if force else cache.load_metrics(folder / "metrics.json")
+        run.outcome.reused["eval_before"] = known is not None
         if known is not None:
             return known
         folder.mkdir(parents=True, exist_ok=True)
-        if run.spec.options["force"]:
+        if force:
             (folder / "samples.jsonl").unlink(missing_ok=True)
         metrics = _evaluate(run, bundle, rows, folder / "samples.jsonl", "before training")
-        temporary = folder / f"metrics.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(metrics))
-        temporary.replace(folder / "metrics.json")
+        cache.save_metrics(folder / "metrics.json", metrics)
     return metrics
-
-
-def _read_json(path: Path) -> Any:
-    """Content of a JSON file, or None if it is absent or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, title: str) -> dict[str, float]:
     """Answers scored, and the loss on the reference answers where the task has them."""
-    options = run.spec.options
-    settings = run.spec["eval"] | {"record_video": options["record_video"], "workers": options["data_workers"]}
-    settings |= {"max_length": run.spec["data"]["max_length"]}
+    spec = run.spec
     with Bar(f"answers {title}") as bar:
-        samples = run.task.evaluate(bundle, rows.rows, rows.dataset, settings, samples_file, bar)
-    references = run.task.reference_examples(rows.rows, rows.dataset, bundle, run.spec["data"]["max_length"])
+        samples = run.task.evaluate(bundle, rows.rows, rows.dataset, spec.eval, spec.data, samples_file, bar)
+    references = run.task.reference_examples(rows.rows, rows.dataset, bundle, spec.data)
     metrics = run.task.score(samples) | {"samples": len(samples)}
     if not references:
         return metrics
-    loss = mean_loss(run.task, bundle, references, settings["batch_size"])
+    loss = mean_loss(run.task, bundle, references, spec.eval.batch_size)
     if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss on the reference answers is {loss} {title} ({run.facts.get('steps', 0)} steps)")
+        raise FloatingPointError(f"the loss on the reference answers is {loss} {title} ({run.outcome.steps} steps)")
     return metrics | {"reference_loss": loss}
 
 
@@ -166,24 +146,22 @@ def _best_epoch(epochs: list[dict[str, float]], primary: str) -> dict[str, float
     return {f"best/{name}": value for name, value in best.items() if name != "samples"}
 
 
-def _initialise(run: Run, bundle: ModelBundle, data) -> Adapter:
-    """The start from the cache or from the method, put into the model."""
-    spec = run.spec
+def _initialise(run: Run, bundle: ModelBundle, data: TrainData) -> Adapter:
+    """The initial factors from the cache or from the method, put into the model."""
+    spec, outcome = run.spec, run.outcome
     file = run.caches / "init" / cached_name(spec.init_id)
-    start = None if spec.options["force"] else cache.load_initialisation(file)
-    run.facts["reused"]["init"] = start is not None
-    if start is None:
-        seed = stream_seed(spec["seed"], "calibration_order")
-        calibration = Calibration(run.task, bundle, data.examples, spec["calibration"]["batch_size"], seed)
-        start = run.method.initialise(bundle, calibration, stream_seed(spec["seed"], "initialisation"))
-        if start.factors:
-            cache.save_initialisation(file, start)
-    adapter = run.method.install(bundle, start)
-    run.facts |= {
-        "initialisation": start.facts,
-        "ranks": adapter.ranks(),
-        "trainable_parameters": adapter.trainable_parameters(),
-    }
+    initial = None if spec.where.force else cache.load_initialisation(file)
+    outcome.reused["init"] = initial is not None
+    if initial is None:
+        seed = stream_seed(spec.seed, "calibration_order")
+        calibration = Calibration(run.task, bundle, data.examples, spec.calibration.batch_size, seed)
+        initial = run.method.initialise(bundle, calibration, stream_seed(spec.seed, "initialisation"))
+        if initial.factors:
+            cache.save_initialisation(file, initial)
+    adapter = run.method.install(bundle, initial)
+    outcome.initialisation = initial.facts
+    outcome.ranks = adapter.ranks()
+    outcome.trainable_parameters = adapter.trainable_parameters()
     return adapter
 
 
@@ -193,19 +171,19 @@ def _train(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData, eva
     One process at a time: runs that differ only in their evaluation share the training and its checkpoint.
     """
     spec = run.spec
-    finished = Path(spec.options["runs_dir"]) / "cache" / "train" / cached_name(spec.train_id)
+    finished = Path(spec.where.runs_dir) / "cache" / "train" / cached_name(spec.train_id)
     if distributed():
         _train_now(run, bundle, adapter, data, eval_rows, finished)
         return
     with run.store.claim(f"train-{spec.train_id[:16]}", wait=True):
-        found = None if spec.options["force"] else cache.load_tensors(finished)
-        run.facts["reused"]["train"] = found is not None
+        found = None if spec.where.force else cache.load_tensors(finished)
+        run.outcome.reused["train"] = found is not None
         if found is None:
             _train_now(run, bundle, adapter, data, eval_rows, finished)
         else:
             tensors, facts = found
             adapter.load_state_dict(tensors)
-            run.facts |= facts
+            _keep_facts(run, train.TrainResult(**facts))
 
 
 def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData, eval_rows: Rows, finished: Path) -> None:
@@ -219,36 +197,50 @@ def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData,
         with adapter.merged():
             return _evaluate(run, bundle, eval_rows, samples_file, f"after step {step}")
 
-    run.stop.deferred = True
+    run.session.stop.deferred = True
     try:
         with Bar("training") as bar:
             train.fit(
-                bundle, adapter, run.method, run.task, data.examples, spec["train"], spec["seed"],
-                checkpoint_file=checkpoint_file, checkpoint_minutes=spec.options["checkpoint_minutes"],
-                stop=run.stop, progress=bar, log=run.tracker.log, result=result,
-                after_epoch=after_epoch if spec["eval"]["every_epoch"] else None,
-            )  # fmt: skip
+                bundle,
+                adapter,
+                run.method,
+                run.task,
+                data.examples,
+                spec.train,
+                spec.seed,
+                checkpoint_file=checkpoint_file,
+                stop=run.session.stop,
+                progress=bar,
+                log=run.tracker.log,
+                result=result,
+                after_epoch=after_epoch if spec.eval.every_epoch else None,
+            )
     finally:
-        run.stop.deferred = False
-        facts = {"steps": result.steps, "tokens": result.tokens, "resumed": result.resumed, "epochs": result.epochs}
-        facts |= {"micro_batch_size": result.micro_batch_size, "curve": train.thin(result.curve)}
-        facts |= {"waited_s": result.waited_s}
-        run.facts |= facts
+        run.session.stop.deferred = False
+        _keep_facts(run, result)
     if is_main_process():
-        cache.save_tensors(finished, adapter.state_dict(), facts)
+        cache.save_tensors(finished, adapter.state_dict(), asdict(result) | {"curve": thin(result.curve)})
         checkpoint_file.unlink(missing_ok=True)
+
+
+def _keep_facts(run: Run, result: train.TrainResult) -> None:
+    """What training found out, into the outcome."""
+    outcome = run.outcome
+    outcome.steps, outcome.tokens, outcome.resumed = result.steps, result.tokens, result.resumed
+    outcome.curve, outcome.epochs = thin(result.curve), result.epochs
+    outcome.micro_batch_size, outcome.waited_s = result.micro_batch_size, result.waited_s
 
 
 def _export(run: Run, bundle: ModelBundle, adapter: Adapter) -> None:
     """Stock PEFT LoRA for every method with low-rank layers; the whole checkpoint for full fine-tuning."""
-    base = run.spec["identity"]["model"]["checkpoint"]
+    base = run.spec.identity.model.checkpoint
     if adapter.layers:
         factors = run.method.export(adapter)
         size = export_adapter(run.folder / "adapter", factors, bundle.module, bundle.kind, bundle.head, base, adapter.biases)
     else:
         models.save(bundle, run.folder / "model")
         size = sum(file.stat().st_size for file in (run.folder / "model").glob("*.safetensors"))
-    run.facts["adapter_bytes"] = size
+    run.outcome.adapter_bytes = size
 
 
 def _show(run: Run, metrics: dict[str, float]) -> str:
@@ -261,13 +253,11 @@ def _show(run: Run, metrics: dict[str, float]) -> str:
 def seed_everything(spec: RunSpec) -> None:
     """Same specification, same machine, same number of threads: same bytes."""
     keep_freed_memory()
-    torch.set_num_threads(cpu_threads(spec.options["threads"]))
-    torch.manual_seed(stream_seed(spec["seed"], "head"))  # a new head is drawn when the model is loaded
+    torch.set_num_threads(cpu_threads(spec.where.threads))
+    torch.manual_seed(stream_seed(spec.seed, "head"))  # a new head is drawn when the model is loaded
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _device() -> torch.device:
     local_rank = os.environ.get("LOCAL_RANK", "0")
     return torch.device(f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
-
-

@@ -6,22 +6,26 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from hydra.utils import get_class
 from pydantic import ValidationError
 
 from eva_bench import models
 from eva_bench.methods.base import Method, target_layers
+from eva_bench.records.record import Outcome
 from eva_bench.records.store import Store
 from eva_bench.records.wandb import Tracker
+from eva_bench.run.session import Session
 from eva_bench.settings.explain import explain_validation_error
+from eva_bench.settings.schema import Choice, TrackingSettings
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError
 from eva_bench.system.meter import Meter
 from eva_bench.system.processes import is_main_process
-from eva_bench.system.signals import StopSignal
 from eva_bench.task import Task
+
+Part = TypeVar("Part", Method, Task)
 
 
 @dataclass
@@ -32,55 +36,61 @@ class Run:
     method: Method
     task: Task
     tracker: Tracker
-    stop: StopSignal
+    session: Session
     store: Store
     meter: Meter = field(default_factory=Meter)
-    facts: dict[str, Any] = field(default_factory=dict)  # fields of the record
+    outcome: Outcome = field(default_factory=Outcome)
 
     @property
     def base(self) -> Path:
         """runs_dir; further processes of a distributed job work in a folder of their own below it."""
-        runs = Path(self.spec.options["runs_dir"])
+        runs = Path(self.spec.where.runs_dir)
         return runs if is_main_process() else runs / f"rank{os.environ['RANK']}"
 
     @property
     def folder(self) -> Path:
+        """Where this run leaves its adapter and its samples."""
         return self.base / self.spec.run_id
 
     @property
     def caches(self) -> Path:
+        """Where runs leave what others can use."""
         return self.base / "cache"
 
 
-def build(values: dict[str, Any], where: str):
-    """A method or task from its YAML values. Raises UserError for unknown keys and wrong types."""
-    values = dict(values)
-    kind = get_class(values.pop("_target_"))
-    if where == "method":
-        values.pop("name")
+def build(choice: Choice, kind: type[Part]) -> Part:
+    """A method or task from its choice.
+
+    Raises:
+        UserError: `_target_` names no such class, or the class refuses a value.
+    """
+    group = kind.__name__.lower()
     try:
-        return kind(**values)
+        found = get_class(choice.target)
+    except Exception as error:
+        raise UserError(f"{group}._target_={choice.target} cannot be imported: {error}") from error
+    if not issubclass(found, kind):
+        raise UserError(f"{group}._target_={choice.target} is no {group} of this suite.")
+    try:
+        return found(**choice.values)
     except ValidationError as error:
-        raise UserError(explain_validation_error(error, where)) from error
+        raise UserError(explain_validation_error(error, group)) from error
 
 
-def prepare(spec: RunSpec, stop: StopSignal, store: Store) -> Run:
+def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
     """Build the parts and refuse, before anything expensive, what cannot work. Raises UserError."""
-    method, task = build(spec["method"], "method"), build(spec["task"], "task")
-    _check_writable(Path(spec.options["runs_dir"]))
-    if spec["model"]["kind"] != task.kind:
-        raise UserError(f"Task '{task.name}' needs a model of kind {task.kind}; {spec['model']['name']} is of kind {spec['model']['kind']}.")
-    skeleton = models.skeleton(model_settings(spec), spec.options["model_path"], task.outputs)
+    method, task = build(spec.method, Method), build(spec.task, Task)
+    _check_writable(Path(spec.where.runs_dir))
+    if spec.model.kind != task.kind:
+        raise UserError(
+            f"Task '{task.name}' needs a model of kind {task.kind}; {spec.model.name} is of kind {spec.model.kind}."
+        )
+    skeleton = models.skeleton(spec.model, spec.data, task.outputs)
     rank = getattr(method, "rank", None)
     target_layers(skeleton, rank if isinstance(rank, int) else None)
-    tracking = spec.options["tracking"] if is_main_process() else {"mode": "off"}
-    tracker = Tracker(tracking, Path(spec.options["runs_dir"]) / spec.run_id)
-    return Run(spec, method, task, tracker, stop, store)
-
-
-def model_settings(spec: RunSpec) -> dict[str, Any]:
-    """The model section, and what data must look like to it: a vision transformer is built for a size of images."""
-    return spec["model"] | {key: spec["data"][key] for key in ("image_size", "normalisation")}
+    tracking = spec.where.tracking if is_main_process() else TrackingSettings(mode="off")
+    tracker = Tracker(tracking, Path(spec.where.runs_dir) / spec.run_id)
+    return Run(spec, method, task, tracker, session, store)
 
 
 def _check_writable(folder: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,9 +17,11 @@ from eva_bench.methods.base import Method
 from eva_bench.methods.layer import Adapter
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.run import checkpoint
+from eva_bench.settings.schema import TrainSettings
 from eva_bench.settings.spec import stream_seed
 from eva_bench.system.errors import NonFiniteLoss, UserError
 from eva_bench.system.progress import say, warn
+from eva_bench.system.signals import Interrupted, StopSignal
 from eva_bench.task import Example, Task
 
 MIXED = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -34,16 +35,16 @@ class TrainResult:
     tokens: int = 0  # predicted tokens that entered the loss
     resumed: int = 0
     micro_batch_size: int | None = None  # of the forward passes: smaller than asked for if memory ran out
-    curve: list[list[float]] = field(default_factory=list)  # [step, loss, gradient norm, learning rate]
+    curve: list[tuple[int, float, float, float]] = field(default_factory=list)  # [step, loss, gradient norm, learning rate]
     epochs: list[dict[str, float]] = field(default_factory=list)  # metrics after every epoch but the last
     waited_s: float = 0.0  # seconds in which the model waited for batches
 
 
-def total_steps(train: dict[str, Any], n_examples: int) -> int:
+def total_steps(train: TrainSettings, n_examples: int) -> int:
     """`steps`, or as many as `epochs` over the examples need."""
-    if train["steps"] is not None:
-        return train["steps"]
-    return max(1, math.ceil(train["epochs"] * n_examples / train["batch_size"]))
+    if train.steps is not None:
+        return train.steps
+    return max(1, math.ceil(train.epochs * n_examples / train.batch_size))
 
 
 def learning_rate_factor(step: int, total: int, schedule: str, warmup_ratio: float) -> float:
@@ -85,12 +86,11 @@ def fit(
     method: Method,
     task: Task,
     examples: Sequence[Example],
-    train: dict[str, Any],
+    train: TrainSettings,
     seed: int,
     *,
     checkpoint_file: Path,
-    checkpoint_minutes: float = math.inf,
-    stop: checkpoint.StopSignal | None = None,
+    stop: StopSignal | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     log: Callable[[dict[str, float]], None] = lambda values: None,
     after_epoch: Callable[[int], dict[str, float]] | None = None,
@@ -108,59 +108,59 @@ def fit(
     Raises:
         NonFiniteLoss: loss or gradient norm is NaN or infinite; with the step.
         UserError: several processes that cannot share the batch evenly.
-        checkpoint.Interrupted: after writing a checkpoint, when `stop` asks for it.
+        Interrupted: after writing a checkpoint, when `stop` asks for it.
     """
     device = next(bundle.module.parameters()).device
     AcceleratorState._reset_state()  # the cells of a sweep share a process and may differ in precision
-    accelerator = Accelerator(mixed_precision=MIXED[train["precision"]], cpu=device.type == "cpu")
-    share = train["micro_batch_size"] * accelerator.num_processes
-    if train["batch_size"] % share:
+    accelerator = Accelerator(mixed_precision=MIXED[train.precision], cpu=device.type == "cpu")
+    share = train.micro_batch_size * accelerator.num_processes
+    if train.batch_size % share:
         raise UserError(
             f"train.batch_size={train['batch_size']} is not a multiple of train.micro_batch_size="
             f"{train['micro_batch_size']} times {accelerator.num_processes} processes."
         )
-    groups = method.parameter_groups(adapter, train["lr"], train["weight_decay"], train.get("lr_ratio"))
-    optimizer = torch.optim.AdamW(groups, lr=train["lr"], fused=True)
+    groups = method.parameter_groups(adapter, train.lr, train.weight_decay, train.lr_ratio)
+    optimizer = torch.optim.AdamW(groups, lr=train.lr, fused=True)
     peak_lrs = [group["lr"] for group in optimizer.param_groups]
     model, optimizer = accelerator.prepare(bundle.module, optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     total = total_steps(train, len(examples))
     torch.manual_seed(stream_seed(seed, "dropout"))
     result = _resume(checkpoint_file, adapter, optimizer, accelerator.scaler, result or TrainResult())
-    result.micro_batch_size = result.micro_batch_size or train["micro_batch_size"]
+    result.micro_batch_size = result.micro_batch_size or train.micro_batch_size
     model.train()
     last_save = time.monotonic()
     try:
         for step in range(result.steps, total):
-            indices = batch_indices(step, train["batch_size"], len(examples), seed)
+            indices = batch_indices(step, train.batch_size, len(examples), seed)
             batch = sorted((examples[i] for i in indices), key=task.length)  # little padding per forward pass
             count = sum(task.loss_count(example) for example in batch)  # over all processes
-            factor = learning_rate_factor(step, total, train["schedule"], train["warmup_ratio"])
+            factor = learning_rate_factor(step, total, train.schedule, train.warmup_ratio)
             for group, peak in zip(optimizer.param_groups, peak_lrs, strict=True):
                 group["lr"] = peak * factor
             backward = partial(_backward, accelerator, model, task, bundle, batch, count, result)
             loss = _within_memory(backward, optimizer, result, alone=accelerator.num_processes == 1)
-            if (penalty := method.penalty(adapter, train["lr"])) is not None:
+            if (penalty := method.penalty(adapter, train.lr)) is not None:
                 accelerator.backward(penalty)
-            norm = float(accelerator.clip_grad_norm_(parameters, train["clip_norm"]))
+            norm = float(accelerator.clip_grad_norm_(parameters, train.clip_norm))
             value, asked = _agree(accelerator, loss, stop)
-            if not math.isfinite(value) or (not math.isfinite(norm) and train["precision"] != "fp16"):
+            if not math.isfinite(value) or (not math.isfinite(norm) and train.precision != "fp16"):
                 raise NonFiniteLoss(step + 1, value, norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
             result.steps, result.tokens = step + 1, result.tokens + count
-            result.curve.append([step + 1, value, norm, peak_lrs[0] * factor])
+            result.curve.append((step + 1, value, norm, peak_lrs[0] * factor))
             progress(step + 1, total, f"loss {value:.4f}")
             log({"train/loss": value, "train/grad_norm": norm, "train/lr": peak_lrs[0] * factor, "train/step": step + 1})
-            if after_epoch and step + 1 < total and ends_epoch(step + 1, train["batch_size"], len(examples)):
+            if after_epoch and step + 1 < total and ends_epoch(step + 1, train.batch_size, len(examples)):
                 result.epochs.append(_evaluate_between(after_epoch, step + 1, model))
-            due = time.monotonic() - last_save > 60 * checkpoint_minutes
+            due = time.monotonic() - last_save > 60 * train.checkpoint_minutes
             if (asked or due) and accelerator.is_main_process:
                 _save(checkpoint_file, adapter, optimizer, accelerator.scaler, result)
                 last_save = time.monotonic()
             if asked:
-                raise checkpoint.Interrupted(f"after step {step + 1} of {total}")
+                raise Interrupted(f"after step {step + 1} of {total}")
     finally:
         # Accelerate leaves its autocast in model.forward; evaluation must not run under it unasked.
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -233,7 +233,7 @@ def _set_rng_state(state: list[torch.Tensor]) -> None:
         torch.cuda.set_rng_state_all(state[1:])
 
 
-def _agree(accelerator: Accelerator, loss: torch.Tensor, stop: checkpoint.StopSignal | None) -> tuple[float, bool]:
+def _agree(accelerator: Accelerator, loss: torch.Tensor, stop: StopSignal | None) -> tuple[float, bool]:
     """Loss of the whole batch, and whether any process was asked to stop: all must leave at the same step."""
     asked = float(stop is not None and stop.requested)
     value, asked = accelerator.reduce(torch.stack([loss.double(), loss.new_tensor(asked).double()]), "sum").tolist()
@@ -260,12 +260,3 @@ def _resume(file: Path, adapter: Adapter, optimizer, scaler: torch.amp.GradScale
     result.resumed += 1
     say(f"training continues after step {result.steps}, from its checkpoint")
     return result
-
-
-def thin(curve: list[list[float]], points: int = 200) -> list[list[float]]:
-    """At most `points` entries of a curve: the first 50 steps whole, where starts differ, then evenly."""
-    if len(curve) <= points:
-        return curve
-    head, tail = curve[:50], curve[50:]
-    stride = math.ceil(len(tail) / (points - len(head)))
-    return head + tail[::-stride][::-1]  # counted from the end, so that the last step is kept

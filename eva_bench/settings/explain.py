@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
-from eva_bench.settings.schema import Config
+from eva_bench.settings.schema import Settings, groups
+from eva_bench.system import paths
 from eva_bench.system.errors import UserError, did_you_mean
-from eva_bench.system.paths import CONF, choices
+from eva_bench.system.paths import choices
 
 
 def listing(names: Sequence[str]) -> str:
@@ -61,6 +62,8 @@ def check_added_and_removed(overrides: Sequence[str]) -> None:
     """
     for item in overrides:
         key = item.lstrip("+~").split("=")[0]
+        if item.startswith("-"):
+            raise UserError(f"There is no option '{item}': settings are given as name=value; --help lists them.")
         if item.startswith("~"):
             raise UserError(f"'{item}': settings cannot be removed; give {key} another value.")
         own_check = key.split(".")[0] in ("method", "task", "hydra") or "/" in key
@@ -74,19 +77,41 @@ def _similar_keys(dotted: str) -> str:
 
 def known_settings() -> set[str]:
     """The keys that exist in the schema and in the YAML files of methods and tasks."""
-    known: set[str] = set()
-    for f in fields(Config):
-        known.add(f.name)
-        section = f.default_factory if callable(f.default_factory) else None
-        if section is not None and is_dataclass(section):
-            known.update(f"{f.name}.{inner.name}" for inner in fields(section))
+    known = set(Settings.model_fields)
+    for group, section in groups().items():
+        known.update(f"{group}.{name}" for name in section.model_fields)
     for group in ("method", "task"):
-        for path in (CONF / group).rglob("*.yaml"):
+        for path in (paths.CONF / group).rglob("*.yaml"):
             known.update(f"{group}.{key}" for key in (yaml.safe_load(path.read_text()) or {}) if key[0] not in "_d")
     return known
 
 
-def explain_validation_error(error, where: str) -> str:
+def explain_settings_error(error: ValidationError) -> str:
+    """One sentence for a setting whose value cannot be: not among its choices, out of bounds, not finite."""
+    item = error.errors()[0]
+    name = ".".join(str(part) for part in item["loc"])
+    given = f"{name}={item['input']}"
+    bounds = {"greater_than": "greater than {gt:g}", "greater_than_equal": "at least {ge:g}", "less_than_equal": "at most {le:g}"}
+    context = item.get("ctx", {})
+    if item["type"] == "literal_error":
+        return f"{given} is not one of {_unquoted(context['expected'])}."
+    if item["type"] in bounds:
+        return f"{given} must be {bounds[item['type']].format(**context)}."
+    if item["type"] == "finite_number":
+        return f"{given} must be a finite number."
+    if item["type"] == "string_too_short":
+        return f"{name} is empty."
+    if item["type"] == "missing":
+        return f"No value for {name}."
+    return f"Wrong value in '{given}': {item['msg'][0].lower()}{item['msg'][1:]}."
+
+
+def _unquoted(expected: str) -> str:
+    """Pydantic's `'a', 'b' or 'c'` as `a, b, c`."""
+    return ", ".join(re.findall(r"'([^']*)'", expected))
+
+
+def explain_validation_error(error: ValidationError, where: str) -> str:
     """One sentence for a pydantic ValidationError of a method's or task's values."""
     parts: dict[str, str] = {}  # one reason per value: a union of types reports one error per type
     for item in error.errors():

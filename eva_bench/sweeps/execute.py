@@ -7,7 +7,6 @@ truth about a sweep is in its records: running the same command again does what 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -31,7 +30,9 @@ from eva_bench.settings.spec import RunSpec
 from eva_bench.sweeps.plan import Cell, Plan, make_plan
 from eva_bench.sweeps.status import CellState, count, examine, show, show_means, show_plan
 from eva_bench.sweeps.worker import Part, run_cells, write_cells
+from eva_bench.system import paths
 from eva_bench.system.errors import UserError
+from eva_bench.system.files import sha256_of
 from eva_bench.system.paths import CONF, ROOT, is_group
 from eva_bench.system.progress import say
 
@@ -115,14 +116,14 @@ def main(arguments: Sequence[str]) -> int:
 def left_to_do(states: Sequence[CellState]) -> list[RunSpec]:
     """The cells without an ok record; all of them with force=true."""
     done = ("ok", "suspicious")
-    return [item.cell.spec for item in states if item.state not in done or item.cell.spec.options["force"]]
+    return [item.cell.spec for item in states if item.state not in done or item.cell.spec.where.force]
 
 
 def spread_config(request: Request, plan: Plan) -> DictConfig:
     """conf/sweep.yaml with the launcher, this site's values and the command line's changes. Raises UserError."""
     overrides = [*spread_overrides(request), f"logs={_quoted(_folder(plan) / 'logs')}"]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(paths.CONF), version_base="1.3"):
             return compose("sweep", overrides, return_hydra_config=True)
     except Exception as error:
         raise UserError(explain_hydra_error(error, overrides)) from error
@@ -130,7 +131,7 @@ def spread_config(request: Request, plan: Plan) -> DictConfig:
 
 def spread_overrides(request: Request) -> list[str]:
     """The values of conf/site.yaml, if there is one, and then the command line, which wins."""
-    site = CONF / "site.yaml"
+    site = paths.CONF / "site.yaml"
     values = yaml.safe_load(site.read_text()) or {} if site.is_file() else {}
     launcher = values.pop("launcher", {})
     given = [f"hydra.launcher.{key}={json.dumps(value)}" for key, value in launcher.items() if request.launcher == "slurm"]
@@ -149,30 +150,30 @@ def _run(request: Request, plan: Plan, specs: list[RunSpec], config: DictConfig)
 
 
 def _folder(plan: Plan) -> Path:
-    return Path(plan.cells[0].spec.options["runs_dir"]) / "sweeps" / plan.name
+    return Path(plan.cells[0].spec.where.runs_dir) / "sweeps" / plan.name
 
 
 def freeze(plan: Plan, specs: list[RunSpec], config: DictConfig) -> list[Part]:
     """Write composed cells where jobs find them, `pack` cells to a job: later edits of conf/ do not reach them."""
     text = "".join(spec.to_json() for spec in specs)
-    file = _folder(plan) / f"cells-{hashlib.sha256(text.encode()).hexdigest()[:10]}.jsonl"
+    file = _folder(plan) / f"cells-{sha256_of(text)[:10]}.jsonl"
     write_cells(file, specs)
-    size = min(max(1, config.pack.get(spec["scale"]["name"], 1)) for spec in specs)
+    size = min(max(1, config.pack.get(spec.scale.name, 1)) for spec in specs)
     return [Part(str(file), first, size) for first in range(0, len(specs), size)]
 
 
 def run_locally(folder: Path, specs: list[RunSpec], processes: int) -> int:
     """Several processes over one list of cells: each takes the next one that nobody has claimed."""
     processes = min(processes, len(specs))
-    threads = specs[0].options["threads"] or os.cpu_count() or 1
-    shared = {"threads": max(1, threads // processes), "wait": False}
+    threads = specs[0].where.threads or os.cpu_count() or 1
+    threads = max(1, threads // processes)
     file = folder / f"cells-local-{os.getpid()}.jsonl"
-    write_cells(file, [replace(spec, options=spec.options | shared) for spec in specs])
+    write_cells(file, [_elsewhere(spec, threads) for spec in specs])
     command = [sys.executable, "-m", "eva_bench.sweeps.worker", str(file)]
     children = []
     for number in range(processes):
         log = (folder / f"process-{number}.log").open("w")
-        say(f"process {number}: {shared['threads']} threads, output in {log.name}")
+        say(f"process {number}: {threads} threads, output in {log.name}")
         # A session of its own: a Ctrl-C reaches it once, through us, and it ends with a checkpoint and a record.
         child = subprocess.Popen(command, stdout=log, stderr=log, env=worker_environment(number), start_new_session=True)
         children.append(child)
@@ -180,6 +181,11 @@ def run_locally(folder: Path, specs: list[RunSpec], processes: int) -> int:
         codes = [child.wait() for child in children]
     file.unlink(missing_ok=True)
     return max(abs(code) for code in codes)
+
+
+def _elsewhere(spec: RunSpec, threads: int) -> RunSpec:
+    """The same run in a process beside others, which takes only what nobody else has claimed."""
+    return spec.model_copy(update={"where": spec.where.model_copy(update={"threads": threads, "wait": False})})
 
 
 def worker_environment(number: int = 0) -> dict[str, str]:
@@ -255,7 +261,7 @@ def announced(plan: Plan, every_s: float = 1.0) -> Iterator[None]:
 
 
 def _announce(cells: Sequence[Cell], done: threading.Event, every_s: float) -> None:
-    store = Store(cells[0].spec.options["results_dir"])
+    store = Store(cells[0].spec.where.results_dir)
     seen = {cell.run_id: _written(store, cell) for cell in cells}
     finished = 0
     while True:
@@ -263,10 +269,10 @@ def _announce(cells: Sequence[Cell], done: threading.Event, every_s: float) -> N
         for cell in cells:
             if (written := _written(store, cell)) != seen[cell.run_id]:
                 seen[cell.run_id] = written
-                if (record := store.read(cell.run_id)) is not None:
+                if (record := store.read(cell.spec)) is not None:
                     finished += 1
-                    score = record.metrics.get(record.spec["task"]["primary"])
-                    shown = "" if score is None else f", {record.spec['task']['primary']} {100 * score:.1f} %"
+                    score = record.score
+                    shown = "" if score is None else f", {record.spec.task.primary} {100 * score:.1f} %"
                     say(f"[{finished}] {record.status}: {cell.run_id}{shown}")
         if last:
             return
@@ -274,5 +280,5 @@ def _announce(cells: Sequence[Cell], done: threading.Event, every_s: float) -> N
 
 def _written(store: Store, cell: Cell) -> int | None:
     with contextlib.suppress(OSError):
-        return store.path(cell.run_id).stat().st_mtime_ns
+        return store.path(cell.spec).stat().st_mtime_ns
     return None

@@ -6,13 +6,12 @@ combinations. On the command line, `task=` and `method=` narrow the grids, any o
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,13 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 
-from eva_bench.settings.spec import RunSpec, compose_settings, to_spec
+from eva_bench.settings.compose import compose_settings, to_spec
+from eva_bench.settings.schema import where_settings
+from eva_bench.settings.spec import RunSpec
+from eva_bench.system import paths
 from eva_bench.system.errors import UserError, did_you_mean
-from eva_bench.system.paths import CONF, ROOT, choices, tasks_of
+from eva_bench.system.files import sha256_of, write_atomically
+from eva_bench.system.paths import ROOT, choices, tasks_of
 from eva_bench.system.progress import Bar
 
 NARROWING = ("task", "method")
@@ -43,14 +46,10 @@ class Cell:
     @property
     def settings(self) -> list[str]:
         """What the command line of this cell says besides task, method, scale and seed."""
-        return [item for item in self.spec.origins["command_line"] if item.split("=")[0] not in COORDINATES]
+        return [item for item in self.spec.origins.command_line if item.split("=")[0] not in COORDINATES]
 
 
-# Settings that have a column of their own, or that say where and how to run.
-COORDINATES = {
-    "task", "method", "scale", "seed", "tracking", "threads", "wait", "force", "results_dir", "runs_dir",
-    "data.root", "model.path", "train.checkpoint_minutes",
-}  # fmt: skip
+COORDINATES = {"task", "method", "scale", "seed"} | where_settings()  # a column of their own, or only where to run
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,12 @@ def make_plan(suite: str | None, overrides: Sequence[str]) -> Plan:
             if composer.slow:  # nothing to watch where everything is known from an earlier time
                 bar(number, len(lines))
     composer.save()
-    return Plan(name, sorted(cells.values(), key=lambda cell: cell.spec["seed"]))  # the first seed of all methods first
+    return Plan(name, sorted(cells.values(), key=lambda cell: cell.spec.seed))  # the first seed of all methods first
 
 
 def read_suite(name: str) -> dict[str, Any]:
     """conf/suite/<name>.yaml: title and grids. Raises UserError where there is none."""
-    path = CONF / "suite" / f"{name}.yaml"
+    path = paths.CONF / "suite" / f"{name}.yaml"
     if not path.is_file():
         known = choices("suite")
         raise UserError(f"Unknown suite '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}.")
@@ -186,31 +185,19 @@ class Composer:
                 self._composed[key] = compose_settings(rest)
             self._specs[rest] = to_spec(self._composed[key], rest)
         spec = self._specs[rest]
-        origins = spec.origins | {"command_line": [*spec.origins["command_line"], *seeds]}
-        if self.suite:
-            origins["suite"] = self.suite
-        if not seeds:
-            return replace(spec, origins=origins)
-        return replace(spec, values=spec.values | {"seed": int(seeds[-1].split("=")[1])}, origins=origins)
+        line_of_cell = [*spec.origins.command_line, *seeds]
+        origins = spec.origins.model_copy(update={"command_line": line_of_cell, "suite": self.suite})
+        seed = int(seeds[-1].split("=")[1]) if seeds else spec.seed
+        return spec.model_copy(update={"seed": seed, "origins": origins})
 
     def save(self) -> None:
         """Remember for the next time; a folder that cannot be written costs time, nothing else."""
         if not self.slow:
             return
-        temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}.tmp")
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"code": self._code, "composed": self._composed}))
-            temporary.replace(self._file)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            write_atomically(self._file, json.dumps({"code": self._code, "composed": self._composed}))
 
 
 def _digest_of_conf() -> str:
-    code = sorted((ROOT / "eva_bench" / "settings").glob("*.py"))
-    digest = hashlib.sha256()
-    for path in code:
-        digest.update(path.read_bytes())
-    for path in sorted(CONF.rglob("*.yaml")):
-        digest.update(str(path.relative_to(CONF)).encode() + path.read_bytes())
-    return digest.hexdigest()
+    files = [*sorted((ROOT / "eva_bench" / "settings").glob("*.py")), *sorted(paths.CONF.rglob("*.yaml"))]
+    return sha256_of(json.dumps([[file.name, sha256_of(file)] for file in files]))

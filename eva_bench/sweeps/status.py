@@ -17,7 +17,8 @@ from rich.table import Table
 
 from eva_bench.records.environment import cached_name
 from eva_bench.records.record import Record
-from eva_bench.records.store import Store
+from eva_bench.records.store import Store, read_record
+from eva_bench.settings.spec import Origins
 from eva_bench.sweeps.plan import COORDINATES, Cell, Plan, make_plan
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import console, say
@@ -37,8 +38,8 @@ class CellState:
 
     def as_dict(self) -> dict:
         spec = self.cell.spec
-        place = {"task": spec["task"]["name"], "method": spec["method"]["name"], "scale": spec["scale"]["name"]}
-        settings = {"seed": spec["seed"], "settings": " ".join(self.cell.settings)}
+        place = {"task": spec.task.name, "method": spec.method.name, "scale": spec.scale.name}
+        settings = {"seed": spec.seed, "settings": " ".join(self.cell.settings)}
         return {"run_id": self.cell.run_id, "state": self.state, "reason": self.reason} | place | settings
 
 
@@ -47,7 +48,7 @@ def examine(plan: Plan) -> list[CellState]:
     stores: dict[str, Store] = {}
     states = []
     for cell in plan.cells:
-        store = stores.setdefault(cell.spec.options["results_dir"], Store(cell.spec.options["results_dir"]))
+        store = stores.setdefault(cell.spec.where.results_dir, Store(cell.spec.where.results_dir))
         states.append(_examine(cell, store))
     return states
 
@@ -55,11 +56,11 @@ def examine(plan: Plan) -> list[CellState]:
 def _examine(cell: Cell, store: Store) -> CellState:
     if store.is_running(cell.run_id):
         return CellState(cell, "running")
-    record = store.read(cell.run_id)
+    record = store.read(cell.spec)
     if record is None:
         if (other := _made_otherwise(cell, store)) is not None:
             return CellState(cell, "stale", f"{other.run_id} was made by other code, settings, model or data")
-        unreadable = store.path(cell.run_id).exists()
+        unreadable = store.path(cell.spec).exists()
         return CellState(cell, "missing", "its record cannot be read" if unreadable else "")
     if record.status != "ok":
         return CellState(cell, "failed" if record.status == "skipped" else record.status, record.error or "")
@@ -71,21 +72,20 @@ def _examine(cell: Cell, store: Store) -> CellState:
 def _made_otherwise(cell: Cell, store: Store) -> Record | None:
     """A record of the same task, method, scale, seed and command line under another fingerprint."""
     prefix = cell.run_id.rpartition("-")[0]
-    for path in store.records.glob(f"{prefix}-*.json"):
-        record = store.read(path.stem)
+    for path in store.folder(cell.spec).glob(f"{prefix}-*.json"):
+        record = read_record(path)
         if record is not None and record.status == "ok" and _chosen(record.origins) == _chosen(cell.spec.origins):
             return record
     return None
 
 
-def _chosen(origins: dict) -> set[str]:
-    return {item for item in origins.get("command_line", []) if item.split("=")[0] not in COORDINATES}
+def _chosen(origins: Origins) -> set[str]:
+    return {item for item in origins.command_line if item.split("=")[0] not in COORDINATES}
 
 
 def suspicion(record: Record) -> str:
     """Why an ok record should be looked at before it is believed; empty if there is no reason."""
-    task = record.spec["task"]
-    name, chance = task["primary"], task.get("chance")
+    name, chance = record.spec.task.primary, record.spec.task.chance
     after, before = record.metrics.get(name), record.metrics_before.get(name)
     if after is None or not math.isfinite(after):
         return f"no {name}"
@@ -101,7 +101,7 @@ def suspicion(record: Record) -> str:
 
 def needs(cell: Cell) -> str:
     """What a cell that is not done has to compute, and what it finds in the caches."""
-    caches = Path(cell.spec.options["runs_dir"]) / "cache"
+    caches = Path(cell.spec.where.runs_dir) / "cache"
     trained = caches / "train" / cached_name(cell.spec.train_id)
     if trained.exists():
         return "evaluation"
@@ -123,11 +123,11 @@ def show(name: str, states: Sequence[CellState]) -> None:
     shared, rows = _shared(states), {}
     for item in states:
         spec = item.cell.spec
-        key = (spec["scale"]["name"], spec["task"]["name"], spec["method"]["name"], _varying(item, shared))
+        key = (spec.scale.name, spec.task.name, spec.method.name, _varying(item, shared))
         rows.setdefault(key, []).append(item)
     table = Table("scale", "task", "method", "settings", "seeds", box=None)
     for key, items in rows.items():
-        table.add_row(*key, ", ".join(_colored(f"{item.cell.spec['seed']} {item.state}", item.state) for item in items))
+        table.add_row(*key, ", ".join(_colored(f"{item.cell.spec.seed} {item.state}", item.state) for item in items))
     _print(table)
     say(_title(name, shared, states))
     reasons = [item for item in states if item.reason]
@@ -142,13 +142,13 @@ def show_means(states: Sequence[CellState]) -> None:
     scores: dict[tuple, dict[str, list[float]]] = {}
     for item in states:
         spec = item.cell.spec
-        record = Store(spec.options["results_dir"]).read(item.cell.run_id)
-        score = record.metrics.get(spec["task"]["primary"]) if record is not None and record.status == "ok" else None
+        record = Store(spec.where.results_dir).read(spec)
+        score = record.score if record is not None and record.status == "ok" else None
         if score is not None:
-            key = (spec["scale"]["name"], spec["task"]["family"], spec["method"]["name"], " ".join(item.cell.settings))
-            scores.setdefault(key, {}).setdefault(spec["task"]["name"], []).append(score)
-    planned = {family: len({i.cell.spec["task"]["name"] for i in states if i.cell.spec["task"]["family"] == family})
-               for family in {item.cell.spec["task"]["family"] for item in states}}  # fmt: skip
+            key = (spec.scale.name, spec.task.family, spec.method.name, " ".join(item.cell.settings))
+            scores.setdefault(key, {}).setdefault(spec.task.name, []).append(score)
+    planned = {family: len({i.cell.spec.task.name for i in states if i.cell.spec.task.family == family})
+               for family in {item.cell.spec.task.family for item in states}}  # fmt: skip
     for (scale, family, method, settings), by_task in scores.items():
         if planned[family] > 1:
             mean_score = mean(mean(values) for values in by_task.values())
@@ -162,9 +162,9 @@ def show_plan(name: str, states: Sequence[CellState]) -> None:
     shared = _shared(states)
     for item in states:
         spec = item.cell.spec
-        place = (spec["scale"]["name"], spec["task"]["name"], spec["method"]["name"], _varying(item, shared))
+        place = (spec.scale.name, spec.task.name, spec.method.name, _varying(item, shared))
         work = "nothing" if item.state in ("ok", "suspicious") else needs(item.cell)
-        table.add_row(*place, str(spec["seed"]), _colored(item.state, item.state), work)
+        table.add_row(*place, str(spec.seed), _colored(item.state, item.state), work)
     _print(table)
     say(f"{_title(name, shared, states)}. Nothing was run (dry_run=true).")
 

@@ -15,9 +15,9 @@ from statistics import mean
 
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
-from eva_bench.settings.spec import fingerprint
+from eva_bench.settings.spec import RunSpec, fingerprint
+from eva_bench.system import paths
 from eva_bench.system.errors import UserError
-from eva_bench.system.paths import CONF
 from eva_bench.system.progress import warn
 
 
@@ -28,7 +28,7 @@ def merit(records: Sequence[Record]) -> tuple[float, float]:
     """
     if any(record.status == "failed" for record in records):
         return -math.inf, -math.inf
-    primary = records[0].spec["task"]["primary"]
+    primary = records[0].spec.task.primary
     losses = [r.metrics["reference_loss"] for r in records if "reference_loss" in r.metrics]
     return mean(r.metrics[primary] for r in records), -mean(losses) if losses else 0.0
 
@@ -72,8 +72,8 @@ def select(records: Sequence[Record], scale: str, place: str) -> dict[str, Choic
     for record in records:
         spec = record.spec
         finished = record.status in ("ok", "failed")
-        if finished and (spec["stage"], record.scale) == ("tune", scale) and place in (spec["task"]["family"], record.task):
-            by_method[record.method][Point(spec["train"]["lr"], spec["adapter"]["rank"])].append(record)
+        if finished and (spec.stage, record.scale) == ("tune", scale) and place in (spec.task.family, record.task):
+            by_method[record.method][Point(spec.train.lr, spec.adapter.rank)].append(record)
             settings.add(_common_settings(spec))
     if len(settings) > 1:
         raise UserError(
@@ -96,10 +96,10 @@ def select(records: Sequence[Record], scale: str, place: str) -> dict[str, Choic
     return chosen
 
 
-def _common_settings(spec: dict) -> str:
+def _common_settings(spec: RunSpec) -> str:
     """Fingerprint of everything that all tuning runs must share."""
-    train = {key: value for key, value in spec["train"].items() if key != "lr"}
-    return fingerprint({k: v for k, v in spec.items() if k not in ("method", "seed", "train", "adapter")} | {"train": train})
+    common = {key: value for key, value in spec.what().items() if key not in ("method", "seed", "adapter")}
+    return fingerprint(common | {"train": common["train"] | {"lr": None}})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,13 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    folder = CONF / "tuned" / scale / place
+    folder = paths.CONF / "tuned" / scale / place
     folder.mkdir(parents=True, exist_ok=True)
     for method, choice in sorted(chosen.items()):
         (folder / f"{method}.yaml").write_text(choice.to_yaml())
         primary, loss = merit(choice.records)
         rank = "" if choice.rank is None else f" adapter.rank={choice.rank}"
-        print(f"{method}: train.lr={choice.lr:g}{rank} ({choice.records[0].spec['task']['primary']} {primary:.3f}, loss {-loss:.3f})")
+        print(f"{method}: train.lr={choice.lr:g}{rank} ({choice.records[0].spec.task.primary} {primary:.3f}, loss {-loss:.3f})")
     return 0
 
 

@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from eva_bench.records.record import Outcome
 from eva_bench.records.store import Store
 from eva_bench.run.cell import EXIT_CODES, make_record, run_cell
+from eva_bench.run.session import Session
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError
+from eva_bench.system.files import write_atomically
 from eva_bench.system.signals import Interrupted, StopSignal
 
 
@@ -25,10 +28,11 @@ def run_cells(specs: Iterable[RunSpec]) -> int:
     """
     worst = 0
     stop = StopSignal()
+    session = Session(stop)
     try:
         with stop:
             for spec in specs:
-                worst = max(worst, _run(spec, stop))
+                worst = max(worst, _run(spec, session))
                 if stop.requested:
                     break
     except Interrupted:  # between two cells
@@ -37,12 +41,12 @@ def run_cells(specs: Iterable[RunSpec]) -> int:
     return EXIT_CODES["interrupted"] if stop.requested else worst
 
 
-def _run(spec: RunSpec, stop: StopSignal) -> int:
+def _run(spec: RunSpec, session: Session) -> int:
     try:
-        return run_cell(spec, stop)
+        return run_cell(spec, session)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        Store(spec.options["results_dir"]).write(make_record(spec, "failed", str(error), {}, {}))
+        Store(spec.where.results_dir).write(make_record(spec, "failed", str(error), Outcome(), {}))
         return 2
 
 
@@ -69,10 +73,7 @@ class Part:
 
 def write_cells(file: Path, specs: Iterable[RunSpec]) -> None:
     """Composed cells, one JSON line each, written atomically."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text("".join(spec.to_json() + "\n" for spec in specs), encoding="utf-8")
-    temporary.replace(file)
+    write_atomically(file, "".join(spec.to_json() + "\n" for spec in specs))
 
 
 def read_cells(file: Path, first: int = 0, count: int | None = None) -> list[RunSpec]:

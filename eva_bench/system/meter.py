@@ -10,27 +10,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
+class Cost(BaseModel):
+    """What a phase of a run took; a phase that runs twice adds up."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: float = 0.0
+    peak_bytes: int = 0  # of resident memory
+    device_peak_bytes: int | None = None  # where there is a device with a memory of its own
+
+
 class Meter:
-    """Collects {phase: {seconds, peak_bytes, device_peak_bytes}}; a phase that runs twice adds up."""
+    """Collects the cost of every phase of a run."""
 
     def __init__(self) -> None:
-        self.phases: dict[str, dict[str, float]] = {}
+        self.phases: dict[str, Cost] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Measure what happens inside the block."""
         _reset_peak()
         start = time.perf_counter()
         try:
             yield
         finally:
-            entry = self.phases.setdefault(name, {"seconds": 0.0, "peak_bytes": 0})
-            entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
-            entry["peak_bytes"] = max(entry["peak_bytes"], peak_bytes())
+            cost = self.phases.setdefault(name, Cost())
+            cost.seconds = round(cost.seconds + time.perf_counter() - start, 3)
+            cost.peak_bytes = max(cost.peak_bytes, peak_bytes())
             if (device := _device_peak()) is not None:
-                entry["device_peak_bytes"] = max(entry.get("device_peak_bytes", 0), device)
+                cost.device_peak_bytes = max(cost.device_peak_bytes or 0, device)
 
 
 def _reset_peak() -> None:

@@ -18,6 +18,7 @@ from baselines.full import Full
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.decision import DecisionConfig, DecisionTransformer, row_mask, save
 from eva_bench.run.train import fit
+from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
 from eva_bench.system.paths import POCKET_WEIGHTS
 from pocket.datasets.metaworld import NOISE, VERSION, episodes
 from pocket.pretrain import manifest
@@ -85,10 +86,8 @@ def seen_success(bundle: ModelBundle, rows: dict[str, list[dict]], count: int) -
         returns = [float(row["rewards"].sum()) for row in trained]
         tests = [row | {"returns": (min(returns), max(returns))} for row in episodes(name, "test", count, 0.0)]
         with tempfile.TemporaryDirectory() as folder:
-            evaluation = {"batch_size": count, "record_video": False}
-            samples = task(name).evaluate(
-                bundle, tests, name, evaluation, Path(folder) / "samples.jsonl", lambda *_: None
-            )
+            file, data = Path(folder) / "samples.jsonl", DataSettings(source="pocket")
+            samples = task(name).evaluate(bundle, tests, name, EvalSettings(batch_size=count), data, file, lambda *_: None)
         scores[name] = task(name).score(samples)["success"]
     return scores
 
@@ -112,18 +111,16 @@ def main() -> None:
     bundle = build(SIZES[args.size], together, standardise=args.size != "paper")
     bundle.module.to("cuda" if torch.cuda.is_available() else "cpu")
     config = bundle.module.config
-    train = {
-        "lr": args.lr,
-        "steps": args.steps,
-        "epochs": None,
-        "batch_size": args.batch,
-        "micro_batch_size": args.batch,
-        "schedule": "cosine",
-        "warmup_ratio": 0.04,
-        "weight_decay": 0.01,
-        "clip_norm": 0.25,
-        "precision": "float32",
-    }
+    train = TrainSettings(
+        lr=args.lr,
+        steps=args.steps,
+        batch_size=args.batch,
+        micro_batch_size=args.batch,
+        schedule="cosine",
+        warmup_ratio=0.04,
+        weight_decay=0.01,
+        clip_norm=0.25,
+    )
     method = Full()
 
     def show(done: int, total: int, note: str) -> None:
@@ -132,17 +129,9 @@ def main() -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     result = fit(
-        bundle,
-        method.attach(bundle, [], SEED),
-        method,
-        task("seen"),
-        Windows(together, config.context, config.reward_scale),
-        train,
-        SEED,
-        checkpoint_file=args.out / "pretraining.checkpoint",
-        checkpoint_minutes=10,
-        progress=show,
-    )
+        bundle, method.attach(bundle, [], SEED), method, task("seen"), Windows(together, config.context, config.reward_scale),
+        train, SEED, checkpoint_file=args.out / "pretraining.checkpoint", progress=show,
+    )  # fmt: skip
     (args.out / "pretraining.checkpoint").unlink(missing_ok=True)
     save(bundle, args.out)
     write_manifest(args, bundle, result, rows)

@@ -13,11 +13,11 @@ from peft import PeftModel
 
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import classifier
-from eva_bench.run.prepare import build
 from eva_bench.run.train import fit
 from eva_bench.system.errors import UserError
 from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF, method_names, method_values
+from tests.settings import data_settings, make_method, make_task, model_settings, train_settings
 
 MODELS = ("roberta_base", "deberta_v3_base", "pocket_encoder")
 HEADS = {
@@ -33,8 +33,7 @@ ROWS = [
     }
     for i in range(32)
 ]
-TRAIN = {"lr": 0.01, "steps": 3, "epochs": None, "batch_size": 8, "micro_batch_size": 8, "schedule": "constant",
-         "warmup_ratio": 0.0, "weight_decay": 0.0, "clip_norm": 1.0, "precision": "float32"}  # fmt: skip
+TRAIN = train_settings()
 
 
 @functools.cache
@@ -42,27 +41,25 @@ def folder(name: str) -> Path:
     return write_checkpoint(name, Path(tempfile.mkdtemp()) / name)
 
 
-def settings_of(name: str) -> tuple[dict, str]:
-    """The model section and the path of its small checkpoint; the pocket encoder is itself."""
-    model = {"attention": "sdpa"} | yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
-    return model, "pocket:encoder" if name == "pocket_encoder" else str(folder(name))
+def settings_of(name: str, **changes):
+    """The model section with its small checkpoint; the pocket encoder is itself."""
+    return model_settings(name, "pocket:encoder" if name == "pocket_encoder" else folder(name), **changes)
 
 
 def load(name: str, seed: int = 0, outputs: int = 3):
     torch.manual_seed(seed)
-    model, path = settings_of(name)
-    return classifier.load(model, path, "cpu", outputs)
+    return classifier.load(settings_of(name), data_settings(), "cpu", outputs)
 
 
 @functools.cache
 def task():
     values = yaml.safe_load((CONF / "task" / "glue" / "mnli.yaml").read_text())
-    return build(values | {"format": {"columns": ["sentence1", "sentence2"]}}, "task")
+    return make_task(values | {"format": {"columns": ["sentence1", "sentence2"]}})
 
 
 def examples(bundle) -> list[dict]:
-    data = {"max_length": 40, "too_long": "truncate"}
-    return task().train_data(ROWS, "test", bundle, data, {}).examples
+    data = data_settings(max_length=40)
+    return task().train_data(ROWS, "test", bundle, data, train_settings()).examples
 
 
 def inputs(bundle) -> dict:
@@ -76,7 +73,7 @@ def logits(bundle) -> torch.Tensor:
 
 
 def attach(name: str, bundle):
-    method = build(method_values(name), "method")
+    method = make_method(method_values(name))
     batches = [task().collate(examples(bundle)[i : i + 8], bundle) for i in range(0, 32, 8)]
     return method, method.attach(bundle, batches, 0)
 
@@ -104,7 +101,7 @@ def test_start_training_and_export(name, model, tmp_path):
 
     if not adapter.layers:
         classifier.save(bundle, tmp_path / "model")
-        again = classifier.load(settings_of(model)[0], str(tmp_path / "model"), "cpu", 3)
+        again = classifier.load(model_settings(model, tmp_path / "model"), data_settings(), "cpu", 3)
         assert torch.equal(logits(again), after)
         return
     export_adapter(tmp_path / "adapter", method.export(adapter), bundle.module, "classifier", bundle.head, "base")
@@ -126,12 +123,11 @@ def test_targets_are_all_linear_layers_of_the_encoder_and_none_of_the_head(model
 
 @pytest.mark.parametrize("model", MODELS[:2])
 def test_an_ending_of_several_parts_takes_only_its_layers(model):
-    settings, path = settings_of(model)
     for ending, per_layer in (("attention.output.dense", 1), ("layer.output.dense", 1), ("output.dense", 2)):
-        found = classifier.skeleton(settings | {"targets": [ending]}, path, 3).targets
+        found = classifier.skeleton(settings_of(model, targets=[ending]), data_settings(), 3).targets
         assert len(found) == 2 * per_layer and all(name.endswith(ending.split(".", 1)[1]) for name in found)
     with pytest.raises(UserError, match=r"out_proj matches no linear layer"):
-        classifier.skeleton(settings | {"targets": ["out_proj"]}, path, 3)
+        classifier.skeleton(settings_of(model, targets=["out_proj"]), data_settings(), 3)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -147,7 +143,7 @@ def test_eva_counts_tokens_only():
     """Padding does not count, nor do DeBERTa's position vectors, which go through query and key layers, too."""
     bundle = load("deberta_v3_base")
     batches = [task().collate(examples(bundle)[i : i + 8], bundle) for i in range(0, 32, 8)]
-    start = build(method_values("eva", rho=1.0, tolerance=1e-9, max_batches=4), "method").initialise(bundle, batches, 0)
+    start = make_method(method_values("eva", rho=1.0, tolerance=1e-9, max_batches=4)).initialise(bundle, batches, 0)
     seen = []
     layer = bundle.module.deberta.encoder.layer[0].attention.self.query_proj
     handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))

@@ -10,19 +10,18 @@ from peft import PeftModel
 
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import decision
-from eva_bench.run.prepare import build
 from eva_bench.run.train import fit
 from eva_bench.task import Calibration
 from tasks.control.windows import Windows
 from tests.conftest import method_names, method_values
-from tests.control import MODEL, trajectories, write_decision
+from tests.control import tiny_model, trajectories, write_decision
+from tests.settings import data_settings, make_method, make_task, train_settings
 
 TASK = {
     "_target_": "tasks.metaworld.MetaWorld", "name": "t", "family": "metaworld", "primary": "success", "dataset": "t",
     "pocket": "t", "format": {}, "environment": "push", "return_target": None,
 }  # fmt: skip
-TRAIN = {"lr": 0.01, "steps": 3, "epochs": None, "batch_size": 8, "micro_batch_size": 4, "schedule": "constant",
-         "warmup_ratio": 0.0, "weight_decay": 0.0, "clip_norm": 1.0, "precision": "float32"}  # fmt: skip
+TRAIN = train_settings(micro_batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +31,16 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def task():
-    return build(TASK, "task")
+    return make_task(TASK)
 
 
 @pytest.fixture
 def bundle(checkpoint):
-    return decision.load(MODEL, str(checkpoint), "cpu")
+    return decision.load(tiny_model(checkpoint), data_settings(), "cpu")
 
 
 def attach(name, bundle, task, seed=0):
-    method = build(method_values(name), "method")
+    method = make_method(method_values(name))
     examples = Windows(trajectories(8), bundle.module.config.context, 200.0)
     return method, method.attach(bundle, Calibration(task, bundle, examples, 16, seed), seed), examples
 
@@ -80,7 +79,7 @@ def test_stock_peft_loads_the_adapter_on_the_untouched_model(name, bundle, task,
 
 @pytest.mark.parametrize("name", method_names())
 def test_same_seed_same_start(name, checkpoint, task):
-    states = [attach(name, decision.load(MODEL, str(checkpoint), "cpu"), task)[1].state_dict() for _ in range(2)]
+    states = [attach(name, decision.load(tiny_model(checkpoint), data_settings(), "cpu"), task)[1].state_dict() for _ in range(2)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
@@ -93,7 +92,7 @@ def test_eva_reads_real_steps_only(bundle, task):
         batch = task.collate([examples[0], *list(examples)[9:12]], bundle)
         assert not batch["mask"].all()
         batch["states"][~batch["mask"]] = filler
-        method = build(method_values("eva_rho1"), "method")
+        method = make_method(method_values("eva_rho1"))
         start = method.initialise(bundle, [batch] * 4, 0)
         results.append({name: factors.A for name, factors in start.factors.items()})
     assert all(torch.allclose(results[0][name], results[1][name], atol=1e-4) for name in results[0])
@@ -101,7 +100,7 @@ def test_eva_reads_real_steps_only(bundle, task):
 
 def test_a_saved_model_is_the_loaded_one(bundle, checkpoint, task, tmp_path):
     decision.save(bundle, tmp_path / "again")
-    again = decision.load(MODEL, str(tmp_path / "again"), "cpu")
+    again = decision.load(tiny_model(tmp_path / "again"), data_settings(), "cpu")
     batch = batch_of(task, bundle)
     with torch.no_grad():
         assert torch.equal(again.module(**batch), bundle.module(**batch))

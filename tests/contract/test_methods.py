@@ -11,9 +11,9 @@ from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
-from eva_bench.run.prepare import build
 from eva_bench.system.errors import UserError
 from tests.conftest import ARCHITECTURES, ROOT, FixedBatches, method_names, method_values
+from tests.settings import make_method
 
 
 def with_attribute(attribute: str, value: bool = True) -> list[str]:
@@ -32,7 +32,7 @@ def make_bundle(architecture: str) -> ModelBundle:
 
 
 def attach(name: str, bundle: ModelBundle, seed: int = 0, **changes) -> tuple:
-    method = build(method_values(name, **changes), "method")
+    method = make_method(method_values(name, **changes))
     return method, method.attach(bundle, FixedBatches(), seed)
 
 
@@ -131,7 +131,7 @@ def test_rank_budget_is_kept(name):
 def test_a_rank_larger_than_a_layer_is_refused_by_name(name):
     bundle = make_bundle("llama")
     with pytest.raises(UserError, match=r"rank 40 is larger than layer 'model\.layers\.0\."):
-        build(method_values(name) | {"rank": 40}, "method").check(bundle)
+        make_method(method_values(name) | {"rank": 40}).check(bundle)
 
 
 @pytest.mark.parametrize("name", method_names())
@@ -148,11 +148,11 @@ def test_state_survives_a_round_trip(name, tokens):
 @pytest.mark.parametrize("name", method_names())
 def test_misspelt_and_wrong_values_are_refused(name):
     with pytest.raises(UserError, match="unknown key 'rankk'"):
-        build(method_values(name) | {"rankk": 3}, "method")
+        make_method(method_values(name) | {"rankk": 3})
     values = method_values(name)
     if "rank" in values:
         with pytest.raises(UserError, match="rank="):
-            build(values | {"rank": "many"}, "method")
+            make_method(values | {"rank": "many"})
 
 
 @pytest.mark.parametrize("name", method_names())

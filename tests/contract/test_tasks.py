@@ -10,21 +10,23 @@ import pytest
 
 from eva_bench.assets.catalogue import entry
 from eva_bench.run.prepare import build
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
+from eva_bench.settings.schema import TaskChoice
+from eva_bench.task import Task
 from tests.conftest import CONF
 
 NAMES = sorted(str(path.relative_to(CONF / "task").with_suffix("")) for path in (CONF / "task").rglob("*.yaml"))
 
 
 @cache
-def values(name: str) -> dict:
+def values(name: str) -> TaskChoice:
     """The task section as a pocket run gets it."""
-    return compose_spec(["method=lora", f"task={name}"]).values["task"]
+    return compose_spec(["method=lora", f"task={name}"]).task
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_built_and_has_recipes_and_sources(name):
-    task = build(values(name), "task")
+    task = build(values(name), Task)
     assert task.name == name
     for scale in ("pocket", "lite", "paper"):
         own, family = (CONF / "recipe" / scale / f"{part}.yaml" for part in (name, task.family))
@@ -37,10 +39,10 @@ def test_it_is_built_and_has_recipes_and_sources(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_of_the_stand_in_are_in_one_split_only_and_the_same_every_time(name):
-    info = entry(values(name)["pocket"])
+    info = entry(values(name).pocket)
     module, subset = importlib.import_module(info["generator"]), [info["subset"]] if "subset" in info else []
     assert module.fingerprint(*subset) == module.fingerprint(*subset) and len(module.fingerprint(*subset)) == 64
-    if values(name)["family"] in ("vtab1k", "metaworld"):
+    if values(name).family in ("vtab1k", "metaworld"):
         return  # images and trajectories: seconds a split; their own tests compare them
     with pytest.raises(ValueError, match="split"):
         module.generate("tset", *subset)

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import vision
-from eva_bench.run.prepare import build
 from tests.conftest import method_names, method_values
 from tests.contract.test_methods import perturb
+from tests.settings import make_method
 from tests.vision import ARCHITECTURES, CLASSES, load_vit, some_pixels, write_vit
 
 MODELS = ("pocket_vision", "dinov2_g14", "dinov2_s14")
@@ -41,7 +41,7 @@ class Pictures:
 
 
 def attach(name, bundle):
-    method = build(method_values(name), "method")
+    method = make_method(method_values(name))
     return method, method.attach(bundle, Pictures(bundle), 0)
 
 

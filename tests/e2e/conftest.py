@@ -75,7 +75,6 @@ def command(monkeypatch, capfd):
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["run.py", *arguments])
-        monkeypatch.setattr(cli, "_exit_codes", [])
         capfd.readouterr()
         code = cli.main()
         captured = capfd.readouterr()

@@ -15,8 +15,7 @@ from eva_bench.records.store import Store
 from eva_bench.reporting import tables
 from eva_bench.run import pipeline
 from eva_bench.run.cell import run_cell
-from eva_bench.settings import explain, spec
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from eva_bench.system import paths
 from eva_bench.system.errors import UserError
 from pocket.datasets import gsm8k
@@ -112,8 +111,6 @@ def own_conf(tmp_path, monkeypatch) -> Path:
     """A copy of conf/ that a test may spoil."""
     folder = tmp_path / "conf"
     shutil.copytree(CONF, folder)
-    monkeypatch.setattr(spec, "CONF", folder)
-    monkeypatch.setattr(explain, "CONF", folder)
     monkeypatch.setattr(paths, "CONF", folder)
     return folder
 
@@ -231,15 +228,16 @@ def test_a_corrupt_record_is_reported_skipped_and_kept(command, small_run, place
     (records / "gsm8k-lora-pocket-s0-0000000000.json").write_text('{"schema_version": 1, "run_id"')
     code, out, _ = command("method=lora", "task=gsm8k", *small_run, *places)
     assert code == 0 and "OK" in out
-    run_id = next(record.run_id for record in Store(tmp_path / "results").read_all())
+    store = Store(tmp_path / "results")
+    spec = next(record.spec for record in store.read_all())
     assert tables.main([str(tmp_path / "results")]) == 0
     assert "0000000000.json is not a readable record and is skipped" in capfd.readouterr().err
 
-    own = records / f"{run_id}.json"  # now the record of the very run is damaged: it is run again, the file kept
+    own = store.path(spec)  # now the record of the very run is damaged: it is run again, the file kept
     own.write_text(own.read_text()[:200])
     code, out, err = command("method=lora", "task=gsm8k", *small_run, *places)
-    assert code == 0 and "is not a readable record" in err and Store(tmp_path / "results").read(run_id).status == "ok"
-    assert [len(file.read_text()) for file in records.glob("superseded/*")] == [200]
+    assert code == 0 and "is not a readable record" in err and store.read(spec).status == "ok"
+    assert [len(file.read_text()) for file in store.superseded.glob("*")] == [200]
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from eva_bench.assets import catalogue
 from eva_bench.records.store import Store
 from eva_bench.run.cell import run_cell
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from pocket.datasets import commonsense
 from tasks.commonsense import READERS
 from tests.e2e.conftest import SHORT_RUN
@@ -94,7 +94,7 @@ def test_every_recipe_on_a_small_checkpoint_of_its_architecture(
         [f"method={method}", "task=commonsense", f"scale={scale}", f"model={model}", f"model.path={checkpoint(model)}",
          f"data.root={hub}", *SHORT, *places]
     )  # fmt: skip
-    assert spec["identity"]["data"]["name"] == "commonsense" and len(spec["identity"]["data"]["sha256"]) == 8
+    assert spec.identity.train_data.name == "commonsense" and len(spec.identity.train_data.sha256) == 8
     assert run_cell(spec) == 0
     record = Store(tmp_path / "results").read(spec.run_id)
     assert (record.status, record.steps, record.metrics["samples"], record.data["rows"]) == ("ok", 2, 16, 8 * 24)
@@ -144,7 +144,7 @@ def test_real_rows_are_read_completely_and_learnt_from(name, rows, model, real_d
     assert run_cell(spec) == 0
     record = Store(tmp_path / "results").read(spec.run_id)
     assert record.data["rows"] == rows and record.data["dropped"] < rows / 20
-    assert record.spec["identity"]["data"]["name"] == f"commonsense/{name}"
+    assert record.spec.identity.train_data.name == f"commonsense/{name}"
     assert record.metrics.keys() == record.metrics_before.keys() >= {f"{name}/accuracy", "truncated"}
     assert record.metrics["reference_loss"] < record.metrics_before["reference_loss"]
 

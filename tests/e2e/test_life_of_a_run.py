@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from eva_bench.records.store import Store
 from eva_bench.run import train
 from eva_bench.run.cell import run_cell
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from tests.conftest import ROOT
 
 LORA = ["method=lora", "task=gsm8k"]
@@ -59,7 +59,7 @@ def test_another_evaluation_reuses_the_training(command, small_run, places, monk
 
 def test_force_keeps_the_old_record_beside_the_new(command, small_run, places, tmp_path):
     assert command(*LORA, *small_run, *places)[0] == 0
-    (path,) = (tmp_path / "results/records").glob("*.json")
+    (path,) = (tmp_path / "results/records").rglob("*.json")
     first = path.read_bytes()
     assert command(*LORA, *small_run, *places, "force=true")[0] == 0
     (old,) = (tmp_path / "results/records").glob("superseded/*.json")

@@ -12,8 +12,9 @@ from eva_bench.assets.catalogue import entry, load_rows
 from eva_bench.records.store import Store
 from eva_bench.run.cell import run_cell
 from eva_bench.run.prepare import build
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from eva_bench.system.errors import UserError
+from eva_bench.task import Task
 from pocket.datasets import math
 from tests.e2e.conftest import SHORT_RUN
 
@@ -81,7 +82,7 @@ def test_math_in_the_layout_of_its_hub_copy(math_mirror, checkpoint, tmp_path, p
 
 
 def test_rows_without_a_boxed_answer_are_named():
-    task = build(compose_spec(["method=lora", "task=math"])["task"], "task")
+    task = build(compose_spec(["method=lora", "task=math"]).task, Task)
     rows = math.generate("test")[:3]
     rows[1]["solution"] = "The answer is 5."
     with pytest.raises(UserError, match=r"1 of 3 rows of 'pocket/math' have no answer: rows 1\."):

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from eva_bench.records.store import Store
 from eva_bench.run.cell import run_cell
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from tests.conftest import CONF
 
 METHODS = [
@@ -50,7 +50,7 @@ def test_the_loss_falls_and_the_adapter_loads(method, real_data, tmp_path, tmp_p
     assert run_cell(spec) == 0
 
     record = Store(tmp_path / "results").read(spec.run_id)
-    assert record.status == "ok" and record.spec["identity"]["data"]["as_pinned"]
+    assert record.status == "ok" and record.spec.identity.train_data.as_pinned
     assert record.data["rows"] == 7473
     losses = [point[1] for point in record.curve]
     assert len(losses) == 15 and mean(losses[-5:]) < mean(losses[:5])

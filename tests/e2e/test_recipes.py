@@ -11,12 +11,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from eva_bench import models
+from eva_bench.methods.base import Method
 from eva_bench.records.environment import cached_name
 from eva_bench.records.store import Store
 from eva_bench.run import cache
 from eva_bench.run.cell import run_cell
 from eva_bench.run.prepare import build
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from tests.checkpoints import KINDS
 from tests.conftest import CONF
 from tests.e2e.conftest import ROWS, SHORT_RUN
@@ -41,8 +42,8 @@ def method_for(scale: str, name: str) -> str:
 
 def trained_model(spec, runs: Path) -> torch.nn.Module:
     """The model at the end of training, from the caches of the run."""
-    bundle = models.load(spec["model"], spec.options["model_path"], "cpu")
-    method = build(spec["method"], "method")
+    bundle = models.load(spec.model, spec.data, "cpu")
+    method = build(spec.method, Method)
     adapter = method.install(bundle, cache.load_initialisation(runs / "cache/init" / cached_name(spec.init_id)))
     tensors, _ = cache.load_tensors(runs / "cache/train" / cached_name(spec.train_id))
     adapter.load_state_dict(tensors)
@@ -61,7 +62,7 @@ def test_two_steps_evaluation_record_and_a_stock_adapter(scale, name, checkpoint
         [f"method={method_for(scale, name)}", "task=gsm8k", f"scale={scale}", f"model={name}", f"model.path={folder}",
          f"data.root={mirror}", *SHORT_RUN, *precision, *places]
     )  # fmt: skip
-    assert spec["train"]["precision"] == ("bf16" if name in BF16 else "float32")
+    assert spec.train.precision == ("bf16" if name in BF16 else "float32")
 
     assert run_cell(spec) == 0
 
@@ -70,14 +71,14 @@ def test_two_steps_evaluation_record_and_a_stock_adapter(scale, name, checkpoint
     assert record.metrics.keys() == record.metrics_before.keys() >= {"exact_match_strict", "reference_loss"}
     assert record.metrics["reference_loss"] != record.metrics_before["reference_loss"]
     assert record.data == {"rows": ROWS, "truncated": 0, "dropped": 0}
-    assert record.spec["identity"]["data"]["name"] == "meta-math/MetaMathQA"
-    assert record.spec["eval_data"]["name"] == "openai/gsm8k"
+    assert record.spec.identity.train_data.name == "meta-math/MetaMathQA"
+    assert record.spec.identity.eval_data.name == "openai/gsm8k"
     for place in (folder, mirror, tmp_path):
         assert str(place) not in record.model_dump_json()
 
     runs = tmp_path / "runs"
     tokens = torch.randint(3, 400, (2, 24), generator=torch.Generator().manual_seed(0))
-    untouched = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=spec["model"]["attention"])
+    untouched = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=spec.model.attention)
     with torch.no_grad():
         wanted = trained_model(spec, runs)(tokens).logits
         loaded = PeftModel.from_pretrained(untouched, runs / spec.run_id / "adapter").eval()
@@ -91,7 +92,7 @@ def test_full_fine_tuning_leaves_a_whole_checkpoint_that_loads(checkpoint, mirro
         ["method=full", "task=gsm8k", "scale=lite", f"model.path={checkpoint('smollm2_135m')}", f"data.root={mirror}",
          *SHORT_RUN, *places]
     )  # fmt: skip
-    assert spec["train"]["lr"] == 2e-5 and spec.origins["tuned"] == ["lite/math/full"]
+    assert spec.train.lr == 2e-5 and spec.origins.tuned == ["lite/math/full"]
     assert run_cell(spec) == 0
     stored, _ = cache.load_tensors(tmp_path / "runs/cache/train" / cached_name(spec.train_id))
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "runs" / spec.run_id / "model").state_dict()

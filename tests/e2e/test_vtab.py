@@ -14,7 +14,7 @@ from eva_bench import models
 from eva_bench.assets.catalogue import load_rows
 from eva_bench.records.store import Store
 from eva_bench.run.cell import run_cell
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from pocket.datasets import vtab1k
 from tests.conftest import method_names
 from tests.vision import PIXELS, load_vit, some_pixels, write_vit
@@ -81,7 +81,7 @@ def test_real_photographs_are_learnt(method, real_data, tmp_path, tmp_path_facto
     assert record.data == {"rows": 1000, "classes": 101, "image_size": 32}
     assert record.metrics["samples"] == 212 and record.metrics_before["accuracy"] < 0.04
     assert record.metrics["accuracy"] > 0.06
-    assert "officially 6084" in record.spec["eval_data"]["deviation"]
+    assert "officially 6084" in record.spec.identity.eval_data.deviation
     assert record.waited_s < 0.1 * record.costs["train"]["seconds"]
     assert str(real_data) not in record.model_dump_json()
 
@@ -118,8 +118,7 @@ def test_the_trained_model_answers_as_recorded_from_its_exported_adapter(tmp_pat
     record = Store(tmp_path / "results").read(spec.run_id)
     assert record.metrics["accuracy"] > record.metrics_before["accuracy"] + 0.1
     assert sum(record.ranks.values()) == 24 * 8 and len(set(record.ranks.values())) > 1
-    settings = spec["model"] | {"image_size": 32, "normalisation": "half"}
-    bundle = models.load(settings, spec.options["model_path"], "cpu", 100)
+    bundle = models.load(spec.model, spec.data, "cpu", 100)
     module = PeftModel.from_pretrained(bundle.module, tmp_path / "runs" / spec.run_id / "adapter").eval()
     rows = load_rows("pocket/vtab1k/cifar100", "validation")[:100]
     pixels = torch.stack([torch.from_numpy(row["image"]).permute(2, 0, 1) for row in rows])

@@ -24,14 +24,7 @@ from tests.conftest import ROOT
 CELLS = ["suite=smoke", "method=eva,pissa", "train.steps=12", "train.checkpoint_minutes=0", "train.batch_size=4",
          "train.micro_batch_size=2", "calibration.batch_size=4", "adapter.rank=4", "eval.limit=8", "eval.chunk=2",
          "eval.batch_size=2", "eval.max_new_tokens=8", "tracking=off", "threads=1"]  # fmt: skip
-PRELOADED = [
-    "eva_bench.cli",
-    "eva_bench.run.pipeline",
-    "peft",
-    "lm_eval.models.huggingface",
-    "lm_eval.evaluator",
-    "datasets",
-]
+PRELOADED = ["eva_bench.cli", "eva_bench.run.pipeline", "peft", "lm_eval.models.huggingface", "lm_eval.evaluator", "datasets"]
 TIMEOUT_S = 120
 
 
@@ -101,7 +94,7 @@ def lines(folder: Path) -> int:
 
 def phase(folder: Path) -> str:
     """What a killed command left behind."""
-    records = list((folder / "results/records").glob("*.json"))
+    records = list((folder / "results/records").rglob("*.json"))
     if len(records) == 2:
         return "after the last record"
     if list((folder / "runs/cache/train").glob("*.checkpoint*")):
@@ -114,14 +107,12 @@ def phase(folder: Path) -> str:
 
 def outcome(folder: Path) -> Outcome:
     """Read what is there, strictly: raises AssertionError for anything invalid, missing or left over."""
-    records = [
-        load_record(json.loads(path.read_text())) for path in sorted((folder / "results/records").glob("*.json"))
-    ]
+    records = [load_record(path.read_text()) for path in sorted((folder / "results/records").rglob("*.json"))]
     assert [record.status for record in records] == ["ok", "ok"]
     assert sorted(record.method for record in records) == ["eva", "pissa"]
     assert not list((folder / "results/claims").iterdir())
     for path in (folder / "results/records").glob("superseded/*"):
-        load_record(json.loads(path.read_text()))
+        load_record(path.read_text())
     names = [record.run_id for record in records]
     runs = folder / "runs"
     return Outcome(
@@ -145,12 +136,7 @@ def kill_often(times: int, folder: Path, commands: Commands, seed: int) -> dict:
         commands.run(place)
         assert outcome(place) == wanted, f"kill {number} changed the result: {place}"
         resumed += "training continues after step" in (place / "output.txt").read_text()
-    return {
-        "kills": times,
-        "lost or corrupt records": 0,
-        "continued from a checkpoint": resumed,
-        "phases": dict(phases),
-    }
+    return {"kills": times, "lost or corrupt records": 0, "continued from a checkpoint": resumed, "phases": dict(phases)}
 
 
 def main() -> None:
@@ -172,10 +158,9 @@ def main() -> None:
     lines = [
         "# kill -9 at random moments",
         "",
-        f"{times} runs of two cells (`make test-faults`) were killed at a random moment and the same command was given "
-        f"again. Lost or corrupt records: {figure['lost or corrupt records']}. Every cell was there once, and metrics, "
-        "loss curves, samples and adapters were equal to the undisturbed run's, byte for byte; "
-        f"{figure['continued from a checkpoint']} runs continued from a checkpoint.",
+        f"{times} runs of two cells (`make test-faults`) were killed at a random moment and the same command was given again. "
+        f"Lost or corrupt records: {figure['lost or corrupt records']}. Every cell was there once, and metrics, loss curves, samples "
+        f"and adapters were equal to the undisturbed run's, byte for byte; {figure['continued from a checkpoint']} runs continued from a checkpoint.",
         "",
         "| killed | times |",
         "| --- | --- |",

@@ -23,7 +23,7 @@ def test_twelve_kills_lose_nothing_and_change_no_byte(commands, tmp_path):
 def test_the_comparison_notices_a_loss(commands, tmp_path):
     commands.run(tmp_path)
     wanted = outcome(tmp_path)
-    first, second = sorted((tmp_path / "results/records").glob("*.json"))
+    first, second = sorted((tmp_path / "results/records").rglob("*.json"))
     content = json.loads(first.read_text())
     content["curve"][0][1] += 1e-9
     first.write_text(json.dumps(content))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from eva_bench.records.store import Store
 from eva_bench.run.cell import run_cell
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from tasks.language import LanguageTask
 
 BATCH = ["train.batch_size=8", "train.steps=3"]
@@ -56,7 +56,7 @@ def test_the_micro_batch_is_halved_and_the_effective_batch_kept(error, memory, s
     sizes = memory(2, error)
     code, record, adapter = run(tmp_path, "short", *usual, *BATCH, "train.micro_batch_size=8")
     assert code == 0 and sizes == [8, 4] + [2] * 12  # two failed attempts in the first step, none later
-    assert (record.micro_batch_size, record.spec["train"]["micro_batch_size"], record.steps) == (2, 8, 3)
+    assert (record.micro_batch_size, record.spec.train.micro_batch_size, record.steps) == (2, 8, 3)
     assert capfd.readouterr().err.count("out of memory: the step is repeated with train.micro_batch_size=") == 2
 
     memory(2, error)

@@ -10,7 +10,7 @@ import pytest
 from baselines.lora import LoRA
 from eva_bench.records.store import Store
 from eva_bench.run import pipeline, train
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from eva_bench.sweeps.worker import Part, write_cells
 from eva_bench.system.signals import Interrupted, StopSignal
 from tasks import harness
@@ -103,4 +103,4 @@ def test_the_signal_goes_to_its_owner_once_the_checkpoint_is_there(number, small
     assert Part(str(tmp_path / "cells.jsonl"), 0, 1)() == 0
     record = Store(tmp_path / "results").read(spec.run_id)
     assert (record.status, record.resumed, record.steps) == ("ok", 1, 4)
-    assert Path(spec.options["runs_dir"]).is_dir()
+    assert Path(spec.where.runs_dir).is_dir()

@@ -19,7 +19,7 @@ from eva_bench.records import store as store_module
 from eva_bench.records.store import Store
 from eva_bench.run import train
 from eva_bench.run.cell import run_cell
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from tests.conftest import ROOT
 
 LORA = ["method=lora", "task=gsm8k"]
@@ -42,7 +42,7 @@ def finished(command, small_run, places, tmp_path):
 
 
 def adapter(spec) -> bytes:
-    return (Path(spec.options["runs_dir"]) / spec.run_id / "adapter/adapter_model.safetensors").read_bytes()
+    return (Path(spec.where.runs_dir) / spec.run_id / "adapter/adapter_model.safetensors").read_bytes()
 
 
 def test_a_full_disk_while_the_record_is_written_loses_nothing_else(command, small_run, places, monkeypatch, tmp_path):
@@ -56,10 +56,10 @@ def test_a_full_disk_while_the_record_is_written_loses_nothing_else(command, sma
         broken.setattr(store_module.Store, "write", _write_on_a_full_disk)
         code, _, err = command(*LORA, *small_run, *places)
     assert code == 1 and "No space left on device" in err and "the same command continues" in err
-    assert not list(store.records.glob("*.json")) and not leftovers(tmp_path)
+    assert not list(store.records.rglob("*.json")) and not leftovers(tmp_path)
     monkeypatch.setattr(train, "fit", None)  # the training is in the cache: a call would fail
     assert command(*LORA, *small_run, *places)[0] == 0
-    assert store.read(spec.run_id).status == "ok"
+    assert store.read(spec).status == "ok"
 
 
 def _write_on_a_full_disk(self, record):

@@ -19,7 +19,7 @@ import pytest
 from eva_bench.records.record import Record, load_record
 from eva_bench.records.store import Store
 from eva_bench.run.cell import run_cell
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from tests.conftest import ROOT
 from tests.slurm.cluster import Cluster, wait_until
 
@@ -74,13 +74,11 @@ class Sweep:
         return self.record()
 
     def wait_for_no_claims(self) -> None:
-        """The record found may be that of an earlier round: the cancelled job ends a moment later."""
+        """The record of an earlier round may be the one that was found: the job that was cancelled ends a moment later."""
         self._wait(lambda: not list((self.folder / "results/claims").iterdir()), "an end of all claims")
 
     def _wait(self, condition, what: str) -> None:
-        wait_until(
-            condition, 120, what, lambda: f"{self.cluster.jobs()}\n{self.output()[-3000:]}\n{self.cluster.logs()}"
-        )
+        wait_until(condition, 120, what, lambda: f"{self.cluster.jobs()}\n{self.output()[-3000:]}\n{self.cluster.logs()}")
 
     def adapter(self) -> bytes:
         (path,) = self.folder.glob("runs/*/adapter/adapter_model.safetensors")
@@ -133,9 +131,7 @@ def test_a_requeued_job_continues_and_ends_with_the_same_bytes(sweeps, undisturb
     sweep = sweeps["requeue"]
     sweep.wait_for("training continues after step ")
     finished = sweep.wait_for_record("ok", resumed=1)
-    (stopped,) = map(
-        load_record, map(json.loads, map(Path.read_text, sweep.folder.glob("results/records/superseded/*")))
-    )
+    (stopped,) = map(load_record, map(Path.read_text, sweep.folder.glob("results/superseded/*")))
     assert stopped.status == "interrupted" and 0 < stopped.steps < 300
     assert f"training continues after step {stopped.steps}," in sweep.output()
     assert finished.steps == 300 and sweep.adapter() == undisturbed()
@@ -169,9 +165,7 @@ def test_a_suite_through_hydras_launcher_is_an_array_of_jobs(cluster, usual, tmp
 
 def test_a_cell_that_cannot_run_is_named_and_the_others_run(cluster, usual, tmp_path):
     ranks = [item for item in usual if "rank" not in item]
-    sweep = Sweep(
-        cluster, tmp_path, ["-m", "task=gsm8k", "method=lora", "adapter.rank=33,2", LR, "train.steps=3", *ranks]
-    )
+    sweep = Sweep(cluster, tmp_path, ["-m", "task=gsm8k", "method=lora", "adapter.rank=33,2", LR, "train.steps=3", *ranks])
     code, out = sweep.call("run.py", "hydra/launcher=slurm", *JOB, "hydra.launcher.timeout_min=10")
     assert code != 0 and "1 ok, 1 failed" in out and "rank 33 is larger than layer" in out, out
 

@@ -25,7 +25,7 @@ def test_two_processes_share_the_cells(small_run, places, tmp_path):
     assert process.returncode == 0 and "3 cells: 3 ok" in out and out.count("] ok: gsm8k-") == 3, out
     assert "process 1: 2 threads" in out
     logs = [path.read_text() for path in sorted((tmp_path / "runs/sweeps/smoke").glob("process-*.log"))]
-    assert sum(log.count("start found in") for log in logs) == 3  # a cell that the other one just finished is shown, too
+    assert sum(log.count("initialised in") for log in logs) == 3  # a cell that the other one just finished is shown, too
     assert {record.hardware["threads"] for record in Store(tmp_path / "results").read_all()} == {2}
 
 

@@ -8,11 +8,12 @@ import sys
 
 import pytest
 
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from eva_bench.sweeps import plan as plan_module
 from eva_bench.sweeps.execute import is_sweep, left_to_do, read_request, spread_config
 from eva_bench.sweeps.plan import make_plan
 from eva_bench.sweeps.worker import read_cells, write_cells
+from eva_bench.system import paths
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import choices
 from tests.conftest import CONF, ROOT
@@ -24,7 +25,7 @@ def base(checkpoint, tmp_path) -> list[str]:
 
 
 def cells(plan) -> list[tuple]:
-    return [(c.spec["method"]["name"], c.spec["seed"], *c.settings) for c in plan.cells]
+    return [(c.spec.method.name, c.spec.seed, *c.settings) for c in plan.cells]
 
 
 @pytest.fixture
@@ -32,13 +33,10 @@ def suite(tmp_path, monkeypatch):
     """A function that writes a suite beside a copy of the others; conf/ itself stays as it is."""
     import shutil
 
-    from eva_bench.settings import explain, spec
-    from eva_bench.system import paths
 
     folder = tmp_path / "conf"
     shutil.copytree(CONF, folder)
-    for module in (plan_module, spec, explain, paths):
-        monkeypatch.setattr(module, "CONF", folder)
+    monkeypatch.setattr(paths, "CONF", folder)
 
     def write(text: str) -> None:
         (folder / "suite/mine.yaml").write_text(text)
@@ -57,9 +55,9 @@ def test_every_suite_plans_cells_and_says_how_to_run_it(name, base):
 def test_a_cell_of_a_suite_is_the_same_run_as_the_single_command(base):
     for cell in make_plan("rank", [*base, "adapter.rank=2,4", "method=lora,eva", "seed=1,2"]).cells:
         v = cell.spec
-        single = [f"method={v['method']['name']}", "task=gsm8k", f"adapter.rank={v['adapter']['rank']}", f"seed={v['seed']}", *base]
+        single = [f"method={v.method.name}", "task=gsm8k", f"adapter.rank={v.adapter.rank}", f"seed={v.seed}", *base]
         assert compose_spec(single).run_id == cell.run_id
-        assert set(compose_spec(single).origins["command_line"]) == set(v.origins["command_line"])
+        assert set(compose_spec(single).origins.command_line) == set(v.origins.command_line)
 
 
 def test_composed_settings_are_remembered_until_conf_changes(suite, base, monkeypatch):
@@ -68,8 +66,8 @@ def test_composed_settings_are_remembered_until_conf_changes(suite, base, monkey
     with monkeypatch.context() as known:
         known.setattr(plan_module, "compose_settings", None)  # a call would fail
         assert make_plan("mine", base).cells[0].run_id == first
-        assert make_plan("mine", [*base, "seed=7"]).cells[0].spec["seed"] == 7
-    recipe = plan_module.CONF / "recipe/pocket/math.yaml"
+        assert make_plan("mine", [*base, "seed=7"]).cells[0].spec.seed == 7
+    recipe = paths.CONF / "recipe/pocket/math.yaml"
     recipe.write_text(recipe.read_text().replace("steps: ", "steps: 1"))
     assert make_plan("mine", base).cells[0].run_id != first
 
@@ -132,7 +130,7 @@ def test_queued_cells_do_not_change_with_conf(suite, base, tmp_path):
     suite("title: x\ngrids:\n  - {task: gsm8k, method: lora, seed: 0}\n")
     plan = make_plan("mine", base)
     write_cells(tmp_path / "cells.jsonl", [cell.spec for cell in plan.cells])
-    recipe = plan_module.CONF / "recipe/pocket/math.yaml"
+    recipe = paths.CONF / "recipe/pocket/math.yaml"
     recipe.write_text(recipe.read_text().replace("steps: ", "steps: 1"))
     (frozen,) = read_cells(tmp_path / "cells.jsonl")
     assert frozen == plan.cells[0].spec and frozen.run_id == plan.cells[0].run_id
@@ -140,10 +138,8 @@ def test_queued_cells_do_not_change_with_conf(suite, base, tmp_path):
 
 
 def test_site_values_reach_the_launcher_and_the_command_line_wins(suite, base, monkeypatch):
-    from eva_bench.sweeps import execute
 
-    monkeypatch.setattr(execute, "CONF", plan_module.CONF)
-    (plan_module.CONF / "site.yaml").write_text("array_size: 7\nlauncher:\n  partition: gpu\n  setup: [module load cuda]\n  mem_gb: 3\n")
+    (paths.CONF / "site.yaml").write_text("array_size: 7\nlauncher:\n  partition: gpu\n  setup: [module load cuda]\n  mem_gb: 3\n")
     plan = make_plan("smoke", [*base, "method=lora"])
     config = spread_config(read_request(["suite=smoke", "hydra/launcher=slurm", "hydra.launcher.mem_gb=5"]), plan)
     launcher = config.hydra.launcher
@@ -154,10 +150,8 @@ def test_site_values_reach_the_launcher_and_the_command_line_wins(suite, base, m
 
 
 def test_the_example_of_a_site_file_is_valid(suite, base, monkeypatch):
-    from eva_bench.sweeps import execute
 
-    monkeypatch.setattr(execute, "CONF", plan_module.CONF)
-    (plan_module.CONF / "site.example.yaml").rename(plan_module.CONF / "site.yaml")
+    (paths.CONF / "site.example.yaml").rename(paths.CONF / "site.yaml")
     plan = make_plan("smoke", [*base, "method=lora"])
     assert spread_config(read_request(["hydra/launcher=slurm"]), plan).hydra.launcher.gpus_per_node == 1
     spread_config(read_request(["hydra/launcher=local"]), plan)
@@ -169,7 +163,7 @@ def test_only_what_is_not_done_is_left_to_do(command, small_run, places):
     arguments = ["method=lora,pissa", *small_run, *places]
     assert command("suite=smoke", *arguments[:1], *arguments[1:], "seed=0")[0] == 0
     states = examine(make_plan("smoke", [*arguments, "seed=0,1"]))
-    assert [(spec["method"]["name"], spec["seed"]) for spec in left_to_do(states)] == [("lora", 1), ("pissa", 1)]
+    assert [(spec.method.name, spec.seed) for spec in left_to_do(states)] == [("lora", 1), ("pissa", 1)]
     assert len(left_to_do(examine(make_plan("smoke", [*arguments, "seed=0,1", "force=true"])))) == 4
 
 
@@ -182,13 +176,13 @@ def test_planning_and_status_never_import_torch(base):
 
 def test_a_folder_of_tasks_stands_for_all_of_them(suite, base):
     """Unless a task of that name exists, which then is what is meant."""
-    folder = plan_module.CONF / "task" / "sums"
+    folder = paths.CONF / "task" / "sums"
     folder.mkdir()
-    text = (plan_module.CONF / "task" / "gsm8k.yaml").read_text()
+    text = (paths.CONF / "task" / "gsm8k.yaml").read_text()
     for name in ("sums/a", "sums/b"):
         (folder / f"{name[-1]}.yaml").write_text(text.replace("name: gsm8k", f"name: {name}"))
     assert is_sweep(["method=lora", "task=sums"]) and not is_sweep(["method=lora", "task=sums/a"])
     plan = make_plan(None, ["method=lora", "task=sums", *base])
-    assert [cell.spec["task"]["name"] for cell in plan.cells] == ["sums/a", "sums/b"]
-    (plan_module.CONF / "task" / "sums.yaml").write_text(text.replace("name: gsm8k", "name: sums"))
+    assert [cell.spec.task.name for cell in plan.cells] == ["sums/a", "sums/b"]
+    (paths.CONF / "task" / "sums.yaml").write_text(text.replace("name: gsm8k", "name: sums"))
     assert not is_sweep(["method=lora", "task=sums"])

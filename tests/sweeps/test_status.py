@@ -7,7 +7,7 @@ import json
 import pytest
 
 from eva_bench.records.store import Store
-from eva_bench.settings import spec as spec_module
+from eva_bench.settings import compose as compose_module
 from eva_bench.sweeps import status
 from eva_bench.sweeps.plan import make_plan
 
@@ -26,7 +26,7 @@ def suite(command, small_run, places, tmp_path):
 
 
 def change(store: Store, **values) -> None:
-    (path,) = store.records.glob("*.json")
+    (path,) = store.records.rglob("*.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
@@ -59,20 +59,20 @@ def test_what_is_not_ok_has_a_reason(suite, values, state, reason):
 def test_below_chance_is_suspicious(suite):
     _, states, store = suite
     (record,) = store.read_all()
-    change(store, spec=record.spec | {"task": record.spec["task"] | {"chance": 0.25}}, metrics={"exact_match_strict": 0.2})
+    change(store, spec=record.spec.what() | {"task": record.spec.what()["task"] | {"chance": 0.25}}, metrics={"exact_match_strict": 0.2})
     assert states()[:2] == (1, "suspicious") and "below chance" in states()[2]
 
 
 def test_missing_unreadable_and_stale(suite, monkeypatch):
     _, states, store = suite
-    (path,) = store.records.glob("*.json")
+    (path,) = store.records.rglob("*.json")
     content = path.read_bytes()
     path.unlink()
     assert states() == (1, "missing", "")
     path.write_bytes(content[:100])
     assert states() == (1, "missing", "its record cannot be read")
     path.write_bytes(content)
-    monkeypatch.setattr(spec_module, "PROTOCOL", 99)  # the code's numbers changed
+    monkeypatch.setattr(compose_module, "PROTOCOL", 99)  # the code's numbers changed
     code, state, reason = states()
     assert (code, state) == (1, "stale") and path.stem in reason
 
@@ -99,7 +99,7 @@ def test_mistakes_are_one_sentence(capsys):
 
 def test_a_dry_run_says_what_the_caches_save(suite, command, tmp_path):
     arguments, _, store = suite
-    (path,) = store.records.glob("*.json")
+    (path,) = store.records.rglob("*.json")
     path.unlink()
     assert "missing  evaluation" in command(*arguments, "dry_run=true")[1]
     (trained,) = (tmp_path / "runs/cache/train").glob("*.safetensors")

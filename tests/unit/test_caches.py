@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 from eva_bench.methods.base import Initialisation
 from eva_bench.methods.layer import Factors
+from eva_bench.records import environment
+from eva_bench.records.environment import CODE
 from eva_bench.run import cache, checkpoint
+from tests.conftest import ROOT
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16), "c": torch.tensor([], dtype=torch.int64)}
 
@@ -80,16 +85,33 @@ def test_a_failed_save_leaves_the_former_checkpoint(tmp_path):
     assert checkpoint.load(path) == {"step": 1}
 
 
-def test_other_code_does_not_find_what_this_code_left(monkeypatch, tmp_path):
-    from eva_bench.records import environment
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("tasks/language.py", 'reduction="sum"', 'reduction="mean"'),  # a loss
+        ("eva_bench/methods/base.py", "lr_ratio or 1.0", "lr_ratio or 10.0"),  # parameter_groups
+        ("eva_bench/models/classifier.py", "UserError", "UserError "),
+        ("eva_bench/task.py", "total / max(count, 1)", "total / max(count, 2)"),
+        ("baselines/lora.py", "math.sqrt(in_width)", "math.sqrt(in_width + 1)"),
+    ],
+)
+def test_an_edit_of_what_initialises_trains_or_evaluates_finds_no_old_cache(file, old, new, monkeypatch, tmp_path):
+    for name in CODE:
+        source, copy = ROOT / name, tmp_path / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, copy) if source.is_dir() else shutil.copy(source, copy)
 
-    (tmp_path / "baselines").mkdir()
-    (tmp_path / "baselines/lora.py").write_text("A = 1\n")
+    def cached() -> str:
+        environment.code_checksum.cache_clear()
+        return environment.cached_name("abc")
+
+    here = cached()
     monkeypatch.setattr(environment, "ROOT", tmp_path)
-    names = []
-    for text in ("A = 1\n", "A = 2\n", "A = 1\n"):
-        (tmp_path / "baselines/lora.py").write_text(text)
-        environment._training_code.cache_clear()
-        names.append(environment.cached_name("abc"))
-    environment._training_code.cache_clear()
-    assert names[0] == names[2] != names[1] and names[0].startswith("abc-")
+    assert cached() == here  # where the project lies does not matter
+    text = (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    assert cached() != here
+    (tmp_path / file).write_text(text)
+    assert cached() == here
+

@@ -10,8 +10,7 @@ import torch
 
 from eva_bench.methods.base import target_layers
 from eva_bench.models import decision
-from eva_bench.run.prepare import build
-from eva_bench.settings.spec import compose_spec
+from eva_bench.settings.compose import compose_spec
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import sha256_of
 from eva_bench.system.paths import CONF
@@ -24,17 +23,18 @@ from tasks.control.rollout import Environments, play, side_by_side
 from tasks.control.windows import Windows
 from tasks.metaworld import Player, check_trajectories
 from tests.contract.test_decision import TASK
-from tests.control import MODEL, trajectories, write_decision, write_npz
+from tests.control import tiny_model, trajectories, write_decision, write_npz
+from tests.settings import data_settings, make_task
 
 
 @pytest.fixture
 def bundle(tmp_path):
-    return decision.load(MODEL, str(write_decision(tmp_path / "tiny")), "cpu")
+    return decision.load(tiny_model(write_decision(tmp_path / "tiny")), data_settings(), "cpu")
 
 
 @pytest.fixture(scope="module")
 def task():
-    return build(TASK, "task")
+    return make_task(TASK)
 
 
 def test_windows_cover_every_step_and_know_the_return_to_go():
@@ -93,17 +93,14 @@ def test_playing_feeds_the_model_what_training_showed_it(bundle, task):
 
 def test_the_target_is_the_largest_return_and_never_beyond_the_data(task):
     assert task.target((10.0, 50.0)) == 50.0
-    assert build(TASK | {"return_target": 20.0}, "task").target((10.0, 50.0)) == 20.0
+    assert make_task(TASK | {"return_target": 20.0}).target((10.0, 50.0)) == 20.0
     with pytest.raises(UserError, match=r"return_target=51 lies outside .* 10 to 50"):
-        build(TASK | {"return_target": 51.0}, "task").target((10.0, 50.0))
+        make_task(TASK | {"return_target": 51.0}).target((10.0, 50.0))
 
 
 def test_scores_are_of_the_last_step_and_of_any():
-    samples = [
-        {"success": i < 1, "success_any": i < 3, "return": 10.0 * i, "expert_success": True, "expert_return": 9.0}
-        for i in range(4)
-    ]
-    scores = build(TASK, "task").score(samples)
+    samples = [{"success": i < 1, "success_any": i < 3, "return": 10.0 * i, "expert_success": True, "expert_return": 9.0} for i in range(4)]
+    scores = make_task(TASK).score(samples)
     assert scores == {"success": 0.25, "success_any": 0.75, "return": 15.0, "expert_success": 1.0, "expert_return": 9.0}
 
 
@@ -273,7 +270,7 @@ def test_every_task_has_its_yaml_and_its_data():
     assert names == set(CW10)
     for name in names:
         spec = compose_spec(["method=eva", f"task=metaworld/{name}"])
-        assert spec["identity"]["data"] == {"name": f"pocket/metaworld/{name}", "sha256": generator.fingerprint(name)}
+        assert spec.identity.train_data.sha256 == generator.fingerprint(name)
 
 
 def test_a_rank_beyond_the_action_head_is_refused_by_name(bundle):

@@ -6,19 +6,21 @@ import yaml
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
 from eva_bench.sweeps import tune
+from eva_bench.system import paths
 from eva_bench.system.errors import UserError
+from tests.records import record
 
 
 def tuned(method: str, lr: float, accuracy: float, loss: float = 1.0, seed: int = 100, stage="tune", rank=8, **train) -> Record:
     spec = {
-        "stage": stage, "seed": seed, "protocol": 1, "method": {"name": method}, "adapter": {"rank": rank},
-        "task": {"name": "gsm8k", "family": "math", "primary": "accuracy"},
+        "stage": stage,
+        "adapter": {"rank": rank},
+        "task": {"primary": "accuracy"},
         "train": {"lr": lr, "steps": 10} | train,
-    }  # fmt: skip
-    return Record(
-        run_id=f"{method}-{lr}-{rank}-{seed}-{stage}", train_id="t", init_id="i", status="ok", scale="pocket", task="gsm8k",
-        method=method, seed=seed, spec=spec, metrics={"accuracy": accuracy, "reference_loss": loss},
-    )  # fmt: skip
+    }
+    metrics = {"accuracy": accuracy, "reference_loss": loss}
+    run_id = f"{method}-{lr}-{rank}-{seed}-{stage}"
+    return record(method, seed, spec=spec, run_id=run_id, metrics=metrics)
 
 
 def test_the_best_mean_over_seeds_wins_and_ties_go_to_the_lower_loss():
@@ -58,11 +60,11 @@ def test_without_tuning_records_it_says_what_to_run(tmp_path, capsys):
 
 
 def test_the_file_holds_the_exact_value_and_its_records(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tune, "CONF", tmp_path / "conf")
+    monkeypatch.setattr(paths, "CONF", tmp_path / "conf")
     store = Store(tmp_path)
     store.check_writable()
-    for record in (tuned("lora", 1e-3, 0.1), tuned("lora", 1.25e-3, 0.5), tuned("lora", 1e-2, 0.2)):
-        store.write(record)
+    for one in (tuned("lora", 1e-3, 0.1), tuned("lora", 1.25e-3, 0.5), tuned("lora", 1e-2, 0.2)):
+        store.write(one)
     assert tune.main([f"results={tmp_path}"]) == 0
     text = (tmp_path / "conf/tuned/pocket/math/lora.yaml").read_text()
     assert yaml.safe_load(text) == {"train": {"lr": 1.25e-3}} and text.startswith("# @package _global_")

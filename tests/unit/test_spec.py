@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-from eva_bench.settings import spec as spec_module
-from eva_bench.settings.spec import RunSpec, compose_spec, fingerprint, stream_seed
+from eva_bench.settings import compose as compose_module
+from eva_bench.settings.compose import compose_spec
+from eva_bench.settings.spec import RunSpec, fingerprint, stream_seed
 from eva_bench.system.errors import UserError
 from tests.checkpoints import write_checkpoint
 from tests.conftest import ROOT
@@ -37,32 +38,45 @@ def leaves(value, path=()):
         yield path, value
 
 
+OTHER = {  # choices and lists
+    "kind": "vision", "source": "hub", "too_long": "drop", "dtype": "bfloat16", "precision": "bf16", "schedule": "linear",
+    "stage": "tune", "targets": ["x"], "harness_sha256": ["x"], "official_sizes": True, "as_pinned": True,
+}  # fmt: skip
+
+
 def changed(spec: RunSpec, path: tuple) -> RunSpec:
-    values = copy.deepcopy(spec.values)
+    values = copy.deepcopy(spec.what())
     place = values
     for key in path[:-1]:
         place = place[key]
     old = place[path[-1]]
-    place[path[-1]] = not old if isinstance(old, bool) else old + 1 if isinstance(old, (int, float)) else f"{old}?"
-    return RunSpec(values, spec.options, spec.origins)
+    if isinstance(old, bool):
+        new = not old
+    elif isinstance(old, (int, float)):
+        new = old + 1 if path[-1] != "warmup_ratio" else old / 2
+    else:
+        texts = {"hub_id", "revision", "normalisation", "deviation", "train", "pocket_train"}
+        new = OTHER.get(path[-1], f"{old}?" if isinstance(old, str) or path[-1] in texts else 3)
+    place[path[-1]] = new
+    return RunSpec.model_validate(values)
 
 
-# Not numbers' business: sentences for the terminal, and the name of the folder that holds the weights.
-WITHOUT_EFFECT = {("scale", "title"), ("scale", "hint"), ("identity", "model", "checkpoint")}
+# The name of the folder that holds the weights is not numbers' business.
+WITHOUT_EFFECT = {("identity", "model", "checkpoint")}
 
 
 def test_every_value_that_can_change_a_number_changes_the_run(spec):
-    paths = [path for path, _ in leaves(spec.values)]
+    paths = [path for path, _ in leaves(spec.what())]
     assert len(paths) > 50
     for path in paths:
         assert (changed(spec, path).run_id != spec.run_id) == (path not in WITHOUT_EFFECT), path
 
 
 def test_model_data_method_and_seed_change_the_initialisation_but_training_and_evaluation_do_not(spec):
-    for path, _ in leaves(spec.values):
+    for path, _ in leaves(spec.what()):
         if path[0] in ("model", "data", "method", "adapter", "calibration", "seed", "stage", "protocol"):
             assert changed(spec, path).init_id != spec.init_id, path
-        if path[0] in ("eval", "eval_data") and path[1] != "every_epoch":
+        if path[0] == "eval" and path[1] != "every_epoch":
             assert changed(spec, path).train_id == spec.train_id, path
         if path[0] == "train" and path[1] != "loss_on_prompt":
             assert changed(spec, path).init_id == spec.init_id and changed(spec, path).train_id != spec.train_id
@@ -109,7 +123,7 @@ def test_order_of_keys_and_spelling_of_numbers_do_not_matter(base, spec):
         random.Random(1).shuffle(keys)
         return {key: shuffled(value[key]) for key in keys}
 
-    assert RunSpec(shuffled(spec.values), spec.options).run_id == spec.run_id
+    assert RunSpec.model_validate(shuffled(spec.what())).run_id == spec.run_id
     assert fingerprint({"a": 1, "b": [1.0, 2.5]}) == fingerprint({"b": [1, 2.5], "a": 1.0})
     assert fingerprint({"a": 1}) != fingerprint({"a": "1"}) != fingerprint({"a": None})
     assert fingerprint({"a": True}) != fingerprint({"a": "true"})
@@ -121,7 +135,7 @@ def test_order_of_keys_and_spelling_of_numbers_do_not_matter(base, spec):
 
 def test_same_fingerprint_in_another_process_without_torch(base, spec):
     code = (
-        "import sys; from eva_bench.settings.spec import compose_spec; "
+        "import sys; from eva_bench.settings.compose import compose_spec; "
         f"print(compose_spec({base!r}).run_id, 'torch' in sys.modules)"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7"}
@@ -142,14 +156,14 @@ def test_nan_has_no_fingerprint():
 def test_the_command_line_wins_over_tuned_values_and_recipe(base):
     overrides = [*base[:3], "scale=pocket", "train.lr=0.5"]
     spec = compose_spec(overrides)
-    assert spec["train"]["lr"] == 0.5 and "train.lr=0.5" in spec.origins["command_line"]
-    assert "model.path=<path>" in spec.origins["command_line"]
+    assert spec.train.lr == 0.5 and "train.lr=0.5" in spec.origins.command_line
+    assert "model.path=<path>" in spec.origins.command_line
     assert str(base[2].split("=")[1]) not in str(spec.origins)
 
 
 def test_a_spec_is_plain_python_and_names_its_run(spec):
     assert spec.run_id.startswith("gsm8k-lora-pocket-s0-")
-    assert all(type(value) in (str, int, float, bool, list, dict, type(None)) for _, value in leaves(spec.values))
+    assert all(type(value) in (str, int, float, bool, list, dict, type(None)) for _, value in leaves(spec.what()))
 
 
 def test_streams_of_a_seed_are_stable_and_differ():
@@ -168,6 +182,6 @@ def test_the_short_way_to_the_recipe_is_the_long_way(extra, monkeypatch):
     overrides = ["method=eva", "task=gsm8k", *extra]
     if "task=glue/cola" in extra or "task=math" in extra:
         overrides.remove("task=gsm8k")
-    short = spec_module.compose_settings(overrides)
-    monkeypatch.setattr(spec_module, "_names_in_files", lambda overrides: None)
-    assert spec_module.compose_settings(overrides) == short
+    short = compose_module.compose_settings(overrides)
+    monkeypatch.setattr(compose_module, "_names_in_files", lambda overrides: None)
+    assert compose_module.compose_settings(overrides) == short

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 import wandb
 
-from eva_bench.records.record import Record
 from eva_bench.records.wandb import Tracker, logged_in
+from eva_bench.settings.schema import TrackingSettings
+from tests.records import record
 
-RECORD = Record(
-    run_id="r", train_id="t", init_id="i", status="ok", scale="pocket", task="gsm8k", method="eva", seed=0, spec={},
-    metrics_before={"m": 0.1}, metrics={"m": 0.5}, ranks={"a": 3, "b": 5}, costs={"train": {"seconds": 2.0, "peak_bytes": 1}},
-)  # fmt: skip
+RECORD = record(
+    run_id="r",
+    metrics_before={"m": 0.1},
+    metrics={"m": 0.5},
+    ranks={"a": 3, "b": 5},
+    costs={"train": {"seconds": 2.0, "peak_bytes": 1}},
+)
 
 
 class FakeRun:
@@ -47,7 +51,7 @@ def whole_run(monkeypatch, tmp_path, run, mode="offline") -> Tracker:
         return run
 
     monkeypatch.setattr(wandb, "init", init)
-    tracker = Tracker({"mode": mode, "project": "p"}, tmp_path)
+    tracker = Tracker(TrackingSettings(mode=mode, project="p"), tmp_path)
     tracker.start("r", {"seed": 0}, "group")
     for step in range(5):
         tracker.log({"train/loss": 1.0, "train/step": step})

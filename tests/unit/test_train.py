@@ -10,20 +10,20 @@ import torch
 
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.language import find_targets
+from eva_bench.records.record import thin
 from eva_bench.run import train
-from eva_bench.run.checkpoint import Interrupted, StopSignal
-from eva_bench.run.prepare import build
 from eva_bench.system.errors import NonFiniteLoss
+from eva_bench.system.signals import Interrupted, StopSignal
 from tests.conftest import method_values, tiny_llama
+from tests.settings import make_method, make_task, train_settings
 
-SETTINGS = {"lr": 1e-2, "steps": 6, "epochs": None, "batch_size": 8, "micro_batch_size": 8, "schedule": "cosine", "warmup_ratio": 0.3,
-            "weight_decay": 0.1, "clip_norm": 1.0, "precision": "float32", "loss_on_prompt": False}  # fmt: skip
+SETTINGS = {"steps": 6, "schedule": "cosine", "warmup_ratio": 0.3, "weight_decay": 0.1}
 
 
 @pytest.fixture(scope="module")
 def task():
-    return build({"_target_": "tasks.gsm8k.GSM8K", "name": "gsm8k", "family": "math", "primary": "x", "dataset": "openai/gsm8k",
-                  "pocket": "pocket/gsm8k", "harness": "gsm8k", "format": {}, "eval_prompt": ""}, "task")  # fmt: skip
+    return make_task({"_target_": "tasks.gsm8k.GSM8K", "name": "gsm8k", "family": "math", "primary": "x", "dataset": "openai/gsm8k",
+                  "pocket": "pocket/gsm8k", "harness": "gsm8k", "format": {}, "eval_prompt": ""})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def fit(task, examples, file, method_name="lora", dropout=0.0, **changes):
     for layer in module.model.layers:
         layer.self_attn.attention_dropout = dropout
     bundle = ModelBundle(module, Pads(), find_targets(module, ["q_proj", "down_proj"]), "language")
-    method = build(method_values(method_name), "method")
+    method = make_method(method_values(method_name))
     adapter = method.attach(bundle, None, 0)
-    result = train.fit(bundle, adapter, method, task, examples, SETTINGS | changes, 0, checkpoint_file=file, stop=stop, progress=progress, after_epoch=after_epoch)
+    result = train.fit(bundle, adapter, method, task, examples, train_settings(**SETTINGS | changes), 0, checkpoint_file=file, stop=stop, progress=progress, after_epoch=after_epoch)
     return adapter.state_dict(), result
 
 
@@ -135,16 +135,16 @@ def test_schedules_by_hand():
 
 
 def test_length_of_training():
-    assert train.total_steps({"steps": 7, "epochs": 3, "batch_size": 8}, 100) == 7
-    assert train.total_steps({"steps": None, "epochs": 3, "batch_size": 8}, 100) == 38
-    assert train.total_steps({"steps": None, "epochs": 0.01, "batch_size": 8}, 100) == 1
+    assert train.total_steps(train_settings(steps=7, epochs=3), 100) == 7
+    assert train.total_steps(train_settings(steps=None, epochs=3), 100) == 38
+    assert train.total_steps(train_settings(steps=None, epochs=0.01), 100) == 1
 
 
 def test_thinning_keeps_the_first_steps_and_the_last():
-    curve = [[float(step), 0.0, 0.0, 0.0] for step in range(1, 1001)]
-    short = train.thin(curve)
+    curve = [(step, 0.0, 0.0, 0.0) for step in range(1, 1001)]
+    short = thin(curve, 200)
     assert len(short) <= 200 and short[:50] == curve[:50] and short[-1] == curve[-1]
-    assert train.thin(curve[:150]) == curve[:150]
+    assert thin(curve[:150], 200) == curve[:150]
 
 
 def test_scoring_after_epochs_changes_nothing_and_is_kept(task, examples, tmp_path):
@@ -164,7 +164,7 @@ def test_scoring_after_epochs_changes_nothing_and_is_kept(task, examples, tmp_pa
 def test_another_learning_rate_for_b_is_for_b_alone(method):
     bundle = ModelBundle(tiny_llama(), Pads(), ("model.layers.0.self_attn.q_proj",), "language")
     batches = [{"input_ids": torch.randint(3, 60, (8, 12), generator=torch.Generator().manual_seed(n))} for n in range(8)]
-    method = build(method_values(method), "method")
+    method = make_method(method_values(method))
     adapter = method.attach(bundle, batches, 0)
     groups = method.parameter_groups(adapter, 1e-3, 0.1, lr_ratio=16)
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
@@ -177,7 +177,7 @@ def test_the_gradient_scaler_of_fp16_comes_back_from_a_checkpoint(task, examples
     """fp16 trains on a GPU only; here a scaler that has met two overflows is saved and read back."""
     module = tiny_llama()
     bundle = ModelBundle(module, Pads(), find_targets(module, ["q_proj"]), "language")
-    adapter = build(method_values("lora"), "method").attach(bundle, None, 0)
+    adapter = make_method(method_values("lora")).attach(bundle, None, 0)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
     scaler, fresh = torch.amp.GradScaler("cpu"), torch.amp.GradScaler("cpu")
     scaler.scale(torch.ones(1))

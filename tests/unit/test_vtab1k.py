@@ -10,7 +10,6 @@ from PIL import Image
 
 from eva_bench.assets import catalogue
 from eva_bench.assets.identity import data_identity
-from eva_bench.run.prepare import build
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import sha256_of
 from eva_bench.system.paths import POCKET_WEIGHTS
@@ -20,14 +19,11 @@ from pocket.world.image_scenes import SHAPES, Scene, Surface, Thing, grey, rende
 from tasks import images
 from tasks.vtab_archive import LISTS
 from tests.conftest import CONF
+from tests.settings import data_settings, eval_settings, task_of, train_settings
 from tests.vision import load_vit
 
 NAMES = sorted(path.stem for path in (CONF / "task/vtab1k").glob("*.yaml"))
 GROUPS = {"natural": 7, "specialised": 4, "structured": 8}
-
-
-def make_task(name):
-    return build(yaml.safe_load((CONF / f"task/vtab1k/{name}.yaml").read_text()), "task")
 
 
 def test_nineteen_tasks_in_three_groups_with_the_official_classes():
@@ -36,7 +32,7 @@ def test_nineteen_tasks_in_three_groups_with_the_official_classes():
     assert {group: sum(e["group"] == group for e in entries.values()) for group in GROUPS} == GROUPS
     assert sum(e["classes"] for e in entries.values()) == 940
     for name in NAMES:
-        task = make_task(name)
+        task = task_of(f"vtab1k/{name}")
         assert (task.name, task.dataset, task.pocket) == (f"vtab1k/{name}", f"vtab1k/{name}", f"pocket/vtab1k/{name}")
         assert task.outputs == entries[name]["classes"]
 
@@ -45,9 +41,7 @@ def test_nineteen_tasks_in_three_groups_with_the_official_classes():
 def test_pocket_rows_are_reproducible_even_and_within_the_classes(name):
     rows = vtab1k.generate("test", name, 60)
     again = vtab1k.generate("test", name, 60)
-    assert all(
-        np.array_equal(a["image"], b["image"]) and a["label"] == b["label"] for a, b in zip(rows, again, strict=True)
-    )
+    assert all(np.array_equal(a["image"], b["image"]) and a["label"] == b["label"] for a, b in zip(rows, again, strict=True))
     assert all(row["image"].shape == (32, 32, 3) and row["image"].dtype == np.uint8 for row in rows)
     classes = catalogue.entry(f"vtab1k/{name}")["classes"]
     labels = [row["label"] for row in rows]
@@ -126,26 +120,22 @@ def _load(root, split):
 
 def test_another_copy_of_the_images_is_another_identity(tmp_path):
     vtab1k.write(tmp_path, "kitti", {"train": 6, "validation": 3, "test": 5})
-    options = {"data_root": str(tmp_path)}
-    before = data_identity("vtab1k/kitti", options)
-    assert before == data_identity("vtab1k/kitti", options) and "officially 800" in before["deviation"]
-    assert before["rows"] == {"train": 6, "validation": 3, "train_validation": 9, "test": 5}
+    where = (str(tmp_path), str(tmp_path / "runs"))
+    before = data_identity("vtab1k/kitti", *where)
+    assert before == data_identity("vtab1k/kitti", *where) and "officially 800" in before.deviation
+    assert before.rows == {"train": 6, "validation": 3, "train_validation": 9, "test": 5}
     path = tmp_path / "kitti/images/test/000000.png"
     Image.open(path).save(path, compress_level=0)
-    assert data_identity("vtab1k/kitti", options)["images"] != before["images"]
+    assert data_identity("vtab1k/kitti", *where).images != before.images
 
 
 def test_samples_scores_and_training_examples(tmp_path):
-    task, bundle = make_task("kitti"), load_vit("pocket_vision", None, outputs=4)
+    task, bundle = task_of("vtab1k/kitti"), load_vit("pocket_vision", None, outputs=4)
     rows = vtab1k.generate("test", "kitti", 23)
-    evaluation = {"batch_size": 5, "chunk": 8, "workers": 0}
-    samples = task.evaluate(
-        bundle, rows, "vtab1k/kitti", evaluation, tmp_path / "samples.jsonl", lambda done, total: None
-    )
-    assert [s["row"] for s in samples] == list(range(23)) and [s["label"] for s in samples] == [
-        r["label"] for r in rows
-    ]
-    data = task.train_data(rows, "vtab1k/kitti", bundle, {"workers": 0}, {})
+    evaluation = (eval_settings(batch_size=5, chunk=8), data_settings())
+    samples = task.evaluate(bundle, rows, "vtab1k/kitti", *evaluation, tmp_path / "samples.jsonl", lambda done, total: None)
+    assert [s["row"] for s in samples] == list(range(23)) and [s["label"] for s in samples] == [r["label"] for r in rows]
+    data = task.train_data(rows, "vtab1k/kitti", bundle, data_settings(), train_settings())
     batch = task.collate(data.examples, bundle)
     assert batch["x"].shape == (23, 3, 32, 32) and batch["x"].abs().max() <= 1
     with torch.no_grad():
@@ -155,7 +145,7 @@ def test_samples_scores_and_training_examples(tmp_path):
     assert task.score(samples)["accuracy"] == sum(s["prediction"] == s["label"] for s in samples) / 23
     assert float(total) / count == pytest.approx(np.log(4), abs=0.01)  # the head starts near zero
     with pytest.raises(UserError, match="Row 1 of 'vtab1k/kitti' has class 4"):
-        task.train_data([rows[0], rows[1] | {"label": 4}], "vtab1k/kitti", bundle, {"workers": 0}, {})
+        task.train_data([rows[0], rows[1] | {"label": 4}], "vtab1k/kitti", bundle, data_settings(), train_settings())
 
 
 def test_the_pocket_model_is_the_one_of_its_manifest():

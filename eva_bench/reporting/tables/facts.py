@@ -16,8 +16,8 @@ def _computed(phase: str, key: str, share_of: str | None = None) -> Fact:
     def fact(run: Run) -> float | None:
         if any(run.reused.get(name) or name not in run.costs for name in phases):
             return None
-        value = run.costs[phase][key]
-        whole = run.costs[share_of][key] if share_of else 0
+        value = getattr(run.costs[phase], key)
+        whole = getattr(run.costs[share_of], key) if share_of else 0
         return value / whole if whole else value
 
     return fact
