@@ -70,7 +70,7 @@ def test_eight_scores_at_pocket_scale(checkpoint, places, tmp_path):
         ["method=eva", "task=commonsense", f"model.path={checkpoint('smollm2_135m')}", *SHORT, "eval.limit=60", *places]
     )
     assert run_cell(spec) == 0
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     assert {f"{name}/{what}" for name in READERS for what in ("accuracy", "chance")} <= record.metrics.keys()
     assert record.metrics["mean"] == pytest.approx(sum(record.metrics[f"{name}/accuracy"] for name in READERS) / 8)
     lines = [json.loads(line) for line in (tmp_path / "runs" / spec.run_id / "samples.jsonl").read_text().splitlines()]
@@ -96,7 +96,7 @@ def test_every_recipe_on_a_small_checkpoint_of_its_architecture(
     )  # fmt: skip
     assert spec.identity.train_data.name == "commonsense" and len(spec.identity.train_data.sha256) == 8
     assert run_cell(spec) == 0
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     assert (record.status, record.steps, record.metrics["samples"], record.data["rows"]) == ("ok", 2, 16, 8 * 24)
     base = AutoModelForCausalLM.from_pretrained(checkpoint(model))
     PeftModel.from_pretrained(base, tmp_path / "runs" / spec.run_id / "adapter")
@@ -142,7 +142,7 @@ def test_real_rows_are_read_completely_and_learnt_from(name, rows, model, real_d
         ]
     )
     assert run_cell(spec) == 0
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     assert record.data["rows"] == rows and record.data["dropped"] < rows / 20
     assert record.spec.identity.train_data.name == f"commonsense/{name}"
     assert record.metrics.keys() == record.metrics_before.keys() >= {f"{name}/accuracy", "truncated"}

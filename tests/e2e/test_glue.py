@@ -46,7 +46,7 @@ def run(tmp_path: Path, *overrides: str):
     places = [f"results_dir={tmp_path / 'results'}", f"runs_dir={tmp_path / 'runs'}"]
     spec = compose_spec([*overrides, *places])
     assert run_cell(spec) == 0
-    return spec, Store(tmp_path / "results").read(spec.run_id)
+    return spec, Store(tmp_path / "results").read(spec)
 
 
 def exported_logits(tmp_path: Path, spec, base: Path, outputs: int, samples: list[dict], columns: list[str]) -> list[list[float]]:

@@ -11,6 +11,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
+from eva_bench.records.record import load_record
 from eva_bench.records.store import Store
 from eva_bench.run import train
 from eva_bench.run.cell import run_cell
@@ -62,8 +63,8 @@ def test_force_keeps_the_old_record_beside_the_new(command, small_run, places, t
     (path,) = (tmp_path / "results/records").rglob("*.json")
     first = path.read_bytes()
     assert command(*LORA, *small_run, *places, "force=true")[0] == 0
-    (old,) = (tmp_path / "results/records").glob("superseded/*.json")
-    assert old.read_bytes() == first and Store(tmp_path / "results").read(path.stem).status == "ok"
+    (old,) = (tmp_path / "results/superseded").glob("*.json")
+    assert old.read_bytes() == first and load_record(path.read_bytes()).status == "ok"
 
 
 def test_a_sweep_runs_every_cell_and_reports_the_worst_exit_code(command, small_run, places, tmp_path):
@@ -116,14 +117,14 @@ def test_an_interrupted_run_leaves_a_record_and_the_same_command_continues(numbe
 
     spec = compose_spec([*long, *places])
     assert run_cell(spec) == 0
-    finished = Store(tmp_path / "results").read(spec.run_id)
+    finished = Store(tmp_path / "results").read(spec)
     assert (finished.status, finished.resumed, finished.steps) == ("ok", 1, 150)
 
     undisturbed = compose_spec([*long, f"results_dir={tmp_path / 'other'}", f"runs_dir={tmp_path / 'other_runs'}"])
     assert run_cell(undisturbed) == 0 and undisturbed.run_id == spec.run_id
     ours, theirs = adapter_bytes(tmp_path / "runs", spec.run_id), adapter_bytes(tmp_path / "other_runs", spec.run_id)
     assert ours == theirs
-    assert Store(tmp_path / "other").read(spec.run_id).curve == finished.curve
+    assert Store(tmp_path / "other").read(spec).curve == finished.curve
 
 
 def test_two_seeds_started_together_do_not_collide_and_one_seed_twice_runs_once(small_run, places, tmp_path):

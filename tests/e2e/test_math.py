@@ -52,7 +52,7 @@ def test_the_second_task_takes_the_adapter_of_the_first(checkpoint, tmp_path, pl
     for task in ("gsm8k", "math"):
         spec = compose_spec([f"task={task}", *common])
         assert run_cell(spec) == 0
-        records[task] = Store(tmp_path / "results").read(spec.run_id)
+        records[task] = Store(tmp_path / "results").read(spec)
     assert [records[task].reused["train"] for task in ("gsm8k", "math")] == [False, True]
     assert records["gsm8k"].curve == records["math"].curve
     assert len(list((tmp_path / "runs/cache/train").glob("*.safetensors"))) == 1

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from eva_bench.assets import catalogue, identity
+from eva_bench.records.record import load_record
 from pocket.datasets import metaworld as generator
 from pocket.pretrain.decision import SIZES
 from tasks.control import environment, rollout
@@ -49,7 +50,7 @@ def paper_files(tmp_path):
 
 def record_of(results) -> dict:
     (file,) = results.rglob("*.json")
-    return json.loads(file.read_text())
+    return load_record(file.read_text()).model_dump()
 
 
 def test_same_command_same_episodes(command, tiny, tmp_path, short_episodes):
@@ -103,7 +104,7 @@ def test_tuning_scores_on_other_episodes(split, command, tiny, places, tmp_path,
 def test_a_film_or_what_is_missing_for_one(command, tiny, places, tmp_path, short_episodes):
     from PIL import Image
 
-    code, _, err = command("method=lora", "task=metaworld/window-close", "record_video=true", *tiny, *places)
+    code, _, err = command("method=lora", "task=metaworld/window-close", "eval.record_video=true", *tiny, *places)
     assert code == 0, err
     films = list((tmp_path / "runs").glob("*/episode.gif"))
     if films:

@@ -49,7 +49,7 @@ def test_the_loss_falls_and_the_adapter_loads(method, real_data, tmp_path, tmp_p
 
     assert run_cell(spec) == 0
 
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     assert record.status == "ok" and record.spec.identity.train_data.as_pinned
     assert record.data["rows"] == 7473
     losses = [point[1] for point in record.curve]

@@ -66,7 +66,7 @@ def test_two_steps_evaluation_record_and_a_stock_adapter(scale, name, checkpoint
 
     assert run_cell(spec) == 0
 
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     assert (record.status, record.steps, record.metrics["samples"]) == ("ok", 2, 4)
     assert record.metrics.keys() == record.metrics_before.keys() >= {"exact_match_strict", "reference_loss"}
     assert record.metrics["reference_loss"] != record.metrics_before["reference_loss"]

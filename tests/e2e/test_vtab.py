@@ -77,7 +77,7 @@ def test_real_photographs_are_learnt(method, real_data, tmp_path, tmp_path_facto
         ]
     )
     assert run_cell(spec) == 0
-    record = Store(tmp_path).read(spec.run_id)
+    record = Store(tmp_path).read(spec)
     assert record.data == {"rows": 1000, "classes": 101, "image_size": 32}
     assert record.metrics["samples"] == 212 and record.metrics_before["accuracy"] < 0.04
     assert record.metrics["accuracy"] > 0.06
@@ -92,7 +92,7 @@ def test_dinov2_two_steps_evaluation_record_and_export(method, archive, vit, tmp
     arguments = [f"method={method}", "task=vtab1k/kitti", *small(archive, vit, model), *places]
     spec = compose_spec([*arguments, "train.precision=float32"] if method != "lora" else arguments)  # lora: bf16
     assert run_cell(spec) == 0
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     assert (record.status, record.steps, record.metrics["samples"]) == ("ok", 2, 6)
     assert record.metrics.keys() == record.metrics_before.keys() == {"accuracy", "reference_loss", "samples"}
     assert record.metrics["reference_loss"] != record.metrics_before["reference_loss"]
@@ -115,7 +115,7 @@ def test_the_trained_model_answers_as_recorded_from_its_exported_adapter(tmp_pat
         ["method=eva", "task=vtab1k/cifar100", "train.steps=40", "stage=tune", "eval.limit=100", *QUIET, *places]
     )
     assert run_cell(spec) == 0
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     assert record.metrics["accuracy"] > record.metrics_before["accuracy"] + 0.1
     assert sum(record.ranks.values()) == 24 * 8 and len(set(record.ranks.values())) > 1
     bundle = models.load(spec.model, spec.data, "cpu", 100)

@@ -42,7 +42,7 @@ def run(tmp_path, name: str, *arguments: str):
         ["method=lora", "task=gsm8k", *arguments, f"results_dir={tmp_path / name}", f"runs_dir={tmp_path / name}"]
     )
     code = run_cell(spec)
-    record = Store(tmp_path / name).read(spec.run_id)
+    record = Store(tmp_path / name).read(spec)
     adapter = tmp_path / name / spec.run_id / "adapter/adapter_model.safetensors"
     return code, record, load_file(adapter) if adapter.exists() else None
 

@@ -89,7 +89,7 @@ def test_the_signal_goes_to_its_owner_once_the_checkpoint_is_there(number, small
 
     def owner(received, frame):
         checkpoints = list((tmp_path / "runs/cache/train").glob("*.checkpoint"))
-        seen.append((received, len(checkpoints), Store(tmp_path / "results").read(spec.run_id).status))
+        seen.append((received, len(checkpoints), Store(tmp_path / "results").read(spec).status))
 
     monkeypatch.setattr(train, "_backward", raising(train._backward, number, at=2))
     previous = signal.signal(number, owner)
@@ -101,6 +101,6 @@ def test_the_signal_goes_to_its_owner_once_the_checkpoint_is_there(number, small
     assert left.value.code == 130 and seen == [(number, 1, "interrupted")]
     monkeypatch.undo()
     assert Part(str(tmp_path / "cells.jsonl"), 0, 1)() == 0
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     assert (record.status, record.resumed, record.steps) == ("ok", 1, 4)
     assert Path(spec.where.runs_dir).is_dir()

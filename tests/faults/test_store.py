@@ -77,7 +77,7 @@ _real_write = Store.write
 def test_a_full_disk_never_damages_the_record_that_is_there(finished, monkeypatch, tmp_path):
     spec, path, _ = finished
     before = path.read_bytes()
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError):
         Store(tmp_path / "results").write(record)
@@ -153,7 +153,7 @@ def test_a_truncated_record_is_kept_aside_and_made_again(finished, command, smal
     damaged = record_path.read_bytes()
     code, _, err = command(*LORA, *small_run, *places)
     assert code == 0 and "not a readable record" in err and adapter(spec) == wanted
-    assert Store(tmp_path / "results").read(spec.run_id).status == "ok"
+    assert Store(tmp_path / "results").read(spec).status == "ok"
     assert damaged in [path.read_bytes() for path in (record_path.parent / "superseded").iterdir()]
 
 
@@ -162,7 +162,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(small_run, places, monkeypa
     monkeypatch.setattr(time, "time", lambda: real() - 3600 * next(calls))
     spec = compose_spec([*LORA, *small_run, *places])
     assert run_cell(spec) == 0
-    record = Store(tmp_path / "results").read(spec.run_id)
+    record = Store(tmp_path / "results").read(spec)
     assert record.status == "ok" and all(cost["seconds"] >= 0 for cost in record.costs.values())
     assert not leftovers(tmp_path)
 

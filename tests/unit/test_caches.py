@@ -92,7 +92,7 @@ def test_a_failed_save_leaves_the_former_checkpoint(tmp_path):
         ("eva_bench/methods/base.py", "lr_ratio or 1.0", "lr_ratio or 10.0"),  # parameter_groups
         ("eva_bench/models/classifier.py", "UserError", "UserError "),
         ("eva_bench/task.py", "total / max(count, 1)", "total / max(count, 2)"),
-        ("baselines/lora.py", "math.sqrt(in_width)", "math.sqrt(in_width + 1)"),
+        ("baselines/lora.py", "1 / self.rank", "2 / self.rank"),
     ],
 )
 def test_an_edit_of_what_initialises_trains_or_evaluates_finds_no_old_cache(file, old, new, monkeypatch, tmp_path):

@@ -7,9 +7,9 @@ import yaml
 
 from eva_bench.eva import EvaError, SolverConfig
 from eva_bench.eva.method import EVA
-from eva_bench.run.prepare import build
 from eva_bench.system.errors import UserError
 from tests.conftest import CONF, method_values
+from tests.settings import make_method
 
 VARIANTS = ["eva_dora", "eva_minor", "eva_perm", "eva_rho1", "eva_rot", "eva_whiten", "lora_redist"]
 
@@ -31,7 +31,7 @@ def test_variants_state_only_their_difference(name):
 
 def test_the_lowest_variance_directions_need_all_second_moments():
     with pytest.raises(UserError, match=r"method\.solver=exact"):
-        build(method_values("eva", directions="minor"), "method")
+        make_method(method_values("eva", directions="minor"))
 
 
 def test_an_unknown_solver_is_named():
