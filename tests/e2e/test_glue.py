@@ -63,11 +63,11 @@ def test_a_pocket_run_learns_records_both_epochs_and_exports_its_head(subset, me
     spec, record = run(tmp_path, f"method={method}", f"task=glue/{subset}", "train.epochs=2", "eval.limit=80", "threads=1", "tracking=off")
     task = spec.task
     assert record.status == "ok" and record.trainable_parameters > 0
-    for name in (*task["metrics"], "collapsed", "reference_loss"):
+    for name in (*task.metrics, "collapsed", "reference_loss"):
         assert {name, f"best/{name}"} <= set(record.metrics) and name in record.metrics_before
     assert len(record.epochs) == 2
-    assert record.metrics[f"best/{task['primary']}"] == max(epoch[task["primary"]] for epoch in record.epochs)
-    assert record.metrics[task["primary"]] == record.epochs[-1][task["primary"]]
+    assert record.metrics[f"best/{task['primary']}"] == max(epoch[task.primary] for epoch in record.epochs)
+    assert record.metrics[task.primary] == record.epochs[-1][task.primary]
     assert record.metrics["reference_loss"] < record.metrics_before["reference_loss"]
 
     samples = [json.loads(line) for line in (tmp_path / "runs" / spec.run_id / "samples.jsonl").read_text().splitlines()]

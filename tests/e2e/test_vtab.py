@@ -82,7 +82,7 @@ def test_real_photographs_are_learnt(method, real_data, tmp_path, tmp_path_facto
     assert record.metrics["samples"] == 212 and record.metrics_before["accuracy"] < 0.04
     assert record.metrics["accuracy"] > 0.06
     assert "officially 6084" in record.spec.identity.eval_data.deviation
-    assert record.waited_s < 0.1 * record.costs["train"]["seconds"]
+    assert record.waited_s < 0.1 * record.costs["train"].seconds
     assert str(real_data) not in record.model_dump_json()
 
 
