@@ -109,14 +109,14 @@ def _points(score: float | None) -> float | None:
 
 def _labels(run: Run, metric: str) -> tuple[list, int]:
     """The labels of the test rows that a metric scores, empty where answers are no labels; and their number."""
-    task = run.spec["task"]
-    info = entry(task["pocket"])
-    if task["family"] == "metaworld":  # episodes, which take minutes to play
+    task = run.spec.task
+    info = entry(task.pocket)
+    if task.family == "metaworld":  # episodes, which take minutes to play
         return [], importlib.import_module(info["generator"]).SIZES["test"]
-    rows = load_rows(task["pocket"], info.get("test", "test"))
-    if task["family"] == "math":
+    rows = load_rows(task.pocket, info.get("test", "test"))
+    if task.family == "math":
         return [], len(rows)
-    if task["family"] == "commonsense":
+    if task.family == "commonsense":
         name = metric.split("/")[0]
         labels = [READERS[name].right(row) for row in rows if row["set"] == name]
     else:

@@ -68,8 +68,8 @@ def _overhead(folder: Path) -> dict:
     files = sorted((folder / "results/records").rglob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     assert len(files) == 6, stdout
     ends = [path.stat().st_mtime_ns / 1e9 for path in files]
-    costs = [load_record(json.loads(path.read_text())).costs for path in files]
-    work = [sum(cost[phase]["seconds"] for phase in WORK) for cost in costs]
+    costs = [load_record(path.read_text()).costs for path in files]
+    work = [sum(cost[phase].seconds for phase in WORK) for cost in costs]
     overheads = [end - before - busy for before, end, busy in zip(ends, ends[1:], work[1:], strict=False)]
     return {"value": round(median(overheads), 2), "unit": "s", "target": "<= 0.5", "cells": [round(value, 2) for value in overheads]}
 
@@ -107,7 +107,7 @@ def _slurm(quick: bool) -> dict:
         seconds, states, stdout = _smoke(folder, quick, *job, environment=cluster.environment)
         assert states == ["ok"] * 7, stdout
         records = list(Store(folder / "results").read_all())
-        work = sum(cost["seconds"] for record in records for phase, cost in record.costs.items() if phase in WORK)
+        work = sum(cost.seconds for record in records for phase, cost in record.costs.items() if phase in WORK)
         return {
             "smoke suite, SLURM, one cell a job, one job at a time": {"value": round(seconds, 1), "unit": "s", "target": "-"},
             "overhead of a cell as a SLURM job of its own": {"value": round((seconds - work) / 7, 2), "unit": "s", "target": "stated"},

@@ -163,7 +163,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(small_run, places, monkeypa
     spec = compose_spec([*LORA, *small_run, *places])
     assert run_cell(spec) == 0
     record = Store(tmp_path / "results").read(spec)
-    assert record.status == "ok" and all(cost["seconds"] >= 0 for cost in record.costs.values())
+    assert record.status == "ok" and all(cost.seconds >= 0 for cost in record.costs.values())
     assert not leftovers(tmp_path)
 
 
