@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup run test lint perf benchmark fetch tables figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
+.PHONY: help setup run test lint perf benchmark fetch tables claims figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,15 +41,19 @@ figures: $(READY)  ## Figures from the committed records: results/figures
 report: $(READY)  ## One page to look at, from the records: results/report/index.html
 	$(PY) -m eva_bench.reporting.page $(ARGS)
 
-check-tables: tables  ## Fail if the committed tables are not what the records give
-	@test -z "$$(git status --porcelain -- results/tables)" || { git status --short -- results/tables; git diff -- results/tables; exit 1; }
+claims: $(READY)  ## Claims of the literature with verdicts from the records: docs/claims.md
+	$(PY) -m eva_bench.reporting.claims $(ARGS)
+
+check-tables: tables claims  ## Fail if the committed tables and claims are not what the records give
+	@test -z "$$(git status --porcelain -- results/tables docs/claims.md)" || \
+		{ git status --short -- results/tables docs/claims.md; git diff -- results/tables docs/claims.md; exit 1; }
 
 perf: $(READY)  ## Speed and memory figures: results/bench (quiet machine, some minutes)
 	$(PY) -m perf.main $(ARGS)
 
 benchmark: $(READY)  ## The whole pocket benchmark in two processes, then tables, figures and report (hours; continues where it stopped)
 	$(PY) run.py suite=benchmark hydra/launcher=local hydra.launcher.processes=2 tracking=off $(ARGS)
-	$(MAKE) tables figures report
+	$(MAKE) tables claims figures report
 
 pretrain: $(READY)  ## Make the pocket models again (an hour), or one of them: make pretrain MODEL=vision
 	@for model in language exam encoder vision decision; do \

@@ -139,10 +139,10 @@ class Archive:
         """All (scale, model) of the records, sorted."""
         return sorted({(run.scale, run.model_name) for run in self.runs})
 
-    def final(self, scale: str, task: str, model: str | None) -> list[Run]:
-        """Records of stage=final of a task at a scale, of one model or (None) of any, whatever their status."""
+    def of(self, scale: str, task: str, model: str | None, stage: str = "final") -> list[Run]:
+        """Records of a stage of a task at a scale, of one model or (None) of any, whatever their status."""
         runs = self._by_task.get((scale, task), [])
-        return [run for run in runs if run.stage == "final" and model in (None, run.model_name)]
+        return [run for run in runs if run.stage == stage and model in (None, run.model_name)]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

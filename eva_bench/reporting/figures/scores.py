@@ -75,8 +75,8 @@ def draw_ranks(selection: Selection) -> Drawing | None:
     colours = {title: look(methods[title])["color"] for title in ranks}
     critical_difference_diagram(series, p_values, ax=figure.subplots(), color_palette=colours)
     caption = (
-        f"Mean ranks over {len(blocks)} blocks of tasks, 1 is best. A bar joins methods less than {critical:.2f} apart, "
-        "which chance explains (Nemenyi, 95 %)."
+        f"Mean ranks over {len(blocks)} blocks of tasks, 1 is best. A bar joins methods less than {critical:.2f} "
+        "apart, which chance explains (Nemenyi, 95 %)."
     )
     return Drawing(f"ranking-{selection.scale}", figure, caption)
 

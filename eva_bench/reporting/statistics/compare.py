@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from eva_bench.reporting.statistics.reml import Fit, fit
-from eva_bench.reporting.statistics.scores import Score, by_family, from_logit, task_means
+from eva_bench.reporting.statistics.scores import LOGIT, Link, Score, by_family, task_means
 
 MARGIN = 0.02  # methods within two points of each other count as equivalent
 CONFIDENCE = 0.95
@@ -28,6 +28,7 @@ class Difference:
         estimate: score of ours minus score of theirs.
         low, high: ends of the 95 % interval; None where nothing tells how much trainings differ.
         seeds: that would decide if the estimate stayed what it is; None if decided, or if no number would.
+        margin: differences below it count as none.
     """
 
     ours: str
@@ -36,6 +37,7 @@ class Difference:
     low: float | None = None
     high: float | None = None
     seeds: int | None = None
+    margin: float = MARGIN
 
     @property
     def verdict(self) -> Verdict:
@@ -44,7 +46,7 @@ class Difference:
             return "undecided"
         if self.low > 0 or self.high < 0:
             return "different"
-        return "equivalent" if self.low >= -MARGIN and self.high <= MARGIN else "undecided"
+        return "equivalent" if self.low >= -self.margin and self.high <= self.margin else "undecided"
 
 
 class Model:
@@ -52,20 +54,26 @@ class Model:
 
     Args:
         scores: of every method, family and task.
+        link: the scale of the model.
+        margin: differences below it count as none.
     """
 
-    def __init__(self, scores: Sequence[Score]):
+    def __init__(self, scores: Sequence[Score], link: Link = LOGIT, margin: float = MARGIN):
+        self.link, self.margin = link, margin
         self.methods = sorted({score.method for score in scores})
         self.scores = by_family(scores)
-        self.fits: Mapping[str, Fit | None] = {family: fit(found) for family, found in self.scores.items()}
+        self.fits: Mapping[str, Fit | None] = {family: fit(found, link) for family, found in self.scores.items()}
 
-    def difference(self, ours: str, theirs: str, families: Sequence[str] | None = None) -> Difference | None:
+    def difference(
+        self, ours: str, theirs: str, families: Sequence[str] | None = None, confidence: float = CONFIDENCE
+    ) -> Difference | None:
         """The difference of two methods, mean over families.
 
         Args:
             ours: a method.
             theirs: another method.
             families: which; None: all.
+            confidence: of the interval.
 
         Returns:
             The difference, without interval where a method has one seed only; None where one lacks a family.
@@ -76,13 +84,13 @@ class Model:
         fits = [self.fits[name] for name in wanted]
         if any(found is None or min(found.seeds[ours], found.seeds[theirs]) < 2 for found in fits):
             return Difference(ours, theirs, float(np.mean([self._raw(name, ours, theirs) for name in wanted])))
-        parts = [_Part(found, ours, theirs, 1 / len(fits)) for found in fits if found is not None]
+        parts = [_Part(found, self.link, ours, theirs, 1 / len(fits)) for found in fits if found is not None]
         estimate = sum(part.estimate for part in parts)
         variance = sum(part.variance for part in parts)
         freedom = 2 * variance**2 / sum(part.uncertainty for part in parts)
-        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+        quantile = float(stats.t.ppf((1 + confidence) / 2, freedom))
         half = quantile * math.sqrt(variance)
-        found = Difference(ours, theirs, estimate, estimate - half, estimate + half)
+        found = Difference(ours, theirs, estimate, estimate - half, estimate + half, margin=self.margin)
         return found if found.verdict != "undecided" else replace(found, seeds=_seeds_needed(parts, found, quantile))
 
     def _raw(self, family: str, ours: str, theirs: str) -> float:
@@ -98,15 +106,15 @@ class _Part:
     halfway between the two methods; errors follow by the delta method.
     """
 
-    def __init__(self, found: Fit, ours: str, theirs: str, weight: float):
+    def __init__(self, found: Fit, link: Link, ours: str, theirs: str, weight: float):
         i, j = found.methods.index(ours), found.methods.index(theirs)
         weights = np.zeros(len(found.methods))
         weights[i], weights[j] = 1, -1
         low, high = found.levels + found.effects[j], found.levels + found.effects[i]
         self.fit = found
         self.seeds = min(found.seeds[ours], found.seeds[theirs])
-        self.estimate = weight * float(np.mean(from_logit(high) - from_logit(low)))
-        self.slope = weight * float(np.mean(_steepness(low) + _steepness(high)) / 2)
+        self.estimate = weight * float(np.mean(link.back(high) - link.back(low)))
+        self.slope = weight * float(np.mean(_steepness(link, low) + _steepness(link, high)) / 2)
         self.variance = self.slope**2 * float(weights @ found.covariance @ weights)
         gradient = self.slope**2 * np.array([weights @ part @ weights for part in found.slopes])
         self.uncertainty = float(gradient @ found.uncertainty @ gradient)
@@ -116,9 +124,9 @@ class _Part:
         return self.variance * self.fit.variance_with(seeds) / self.fit.variance_with(self.seeds)
 
 
-def _steepness(level: np.ndarray, step: float = 1e-5) -> np.ndarray:
-    """Derivative of `from_logit`."""
-    return (from_logit(level + step) - from_logit(level - step)) / (2 * step)
+def _steepness(link: Link, level: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """Derivative of the way back."""
+    return (link.back(level + step) - link.back(level - step)) / (2 * step)
 
 
 def _seeds_needed(parts: Sequence[_Part], found: Difference, quantile: float) -> int | None:

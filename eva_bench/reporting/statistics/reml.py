@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from eva_bench.reporting.statistics.scores import Score, to_logit
+from eva_bench.reporting.statistics.scores import LOGIT, Link, Score
 
 STEPS, HALVINGS = 50, 40
 GAIN = 1e-9  # of the log-likelihood in the last step
@@ -57,11 +57,12 @@ class Fit:
         return 2 * (found.get("method x task", 0.0) / tasks + noise / seeds)
 
 
-def fit(scores: Sequence[Score]) -> Fit | None:
+def fit(scores: Sequence[Score], link: Link = LOGIT) -> Fit | None:
     """Fit the model.
 
     Args:
         scores: of one family.
+        link: the scale of the model.
 
     Returns:
         The fit, or None where nothing tells how much trainings differ: one method, one seed, or no spread at all.
@@ -75,10 +76,10 @@ def fit(scores: Sequence[Score]) -> Fit | None:
     names = ["method x task"] * (len(tasks) > 1) + ["training"] * shared + ["rest"]
     grouped = [[s for s in scores if s.method == method] for method in methods]
     try:
-        state = _maximise([_Block.of(own, methods, tasks, names) for own in grouped], len(names))
+        state = _maximise([_Block.of(own, methods, tasks, names, link) for own in grouped], len(names))
     except np.linalg.LinAlgError:  # methods that are exactly parallel over tasks: that variance is at its lower end
         names = [name for name in names if name != "method x task"]
-        state = _maximise([_Block.of(own, methods, tasks, names) for own in grouped], len(names))
+        state = _maximise([_Block.of(own, methods, tasks, names, link) for own in grouped], len(names))
     if state is None:
         return None
     pick = slice(len(tasks), None)
@@ -105,7 +106,7 @@ class _Block:
     terms: list[np.ndarray]
 
     @classmethod
-    def of(cls, scores: Sequence[Score], methods: list[str], tasks: list[str], names: list[str]) -> _Block:
+    def of(cls, scores: Sequence[Score], methods: list[str], tasks: list[str], names: list[str], link: Link) -> _Block:
         task = np.array([tasks.index(s.task) for s in scores])
         training = np.unique([s.training for s in scores], return_inverse=True)[1]
         x = np.zeros((len(scores), len(tasks) + len(methods)))
@@ -117,7 +118,7 @@ class _Block:
             "rest": np.eye(len(scores)),
         }
         without_reference = np.delete(x, len(tasks), axis=1)
-        return cls(to_logit(np.array([s.value for s in scores])), without_reference, [same[name] for name in names])
+        return cls(link.to(np.array([s.value for s in scores])), without_reference, [same[name] for name in names])
 
     @cached_property
     def key(self) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,18 @@ def to_logit(values: np.ndarray) -> np.ndarray:
 def from_logit(values: np.ndarray) -> np.ndarray:
     """The inverse of `to_logit`."""
     return (expit(values) - EDGE) / (1 - 2 * EDGE)
+
+
+@dataclass(frozen=True)
+class Link:
+    """The scale on which a model is fitted, and the way back."""
+
+    to: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray]
+
+
+LOGIT = Link(to_logit, from_logit)
+PLAIN = Link(np.asarray, np.asarray)  # for measures without bounds
 
 
 def by_family(scores: Iterable[Score]) -> dict[str, list[Score]]:

@@ -23,7 +23,15 @@ def _computed(phase: str, key: str, share_of: str | None = None) -> Fact:
     return fact
 
 
+def _early_loss(run: Run) -> float | None:
+    """Mean training loss over the first quarter of the steps: how fast a method learns."""
+    losses = [point[1] for point in run.curve if point[0] <= run.steps / 4]
+    return sum(losses) / len(losses) if losses else None
+
+
 FACTS: dict[str, Fact] = {
+    "early_loss": _early_loss,
+    "learning_rate": lambda run: run.lr,
     "parameters": lambda run: run.trainable_parameters,
     "adapter_bytes": lambda run: run.adapter_bytes,
     "init_seconds": _computed("init", "seconds"),

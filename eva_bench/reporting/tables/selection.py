@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -213,7 +213,7 @@ def select(archive: Archive, table: TableSpec, scale: str, model: str | None) ->
     selection = Selection(table, scale)
     wanted: dict[tuple[str, str], list[Run]] = {}
     for task in table.tasks:
-        runs = archive.final(scale, task, model)
+        runs = archive.of(scale, task, model, table.stage)
         selection.aside += sum(run.status == "ok" for run in runs)
         for row in table.rows:
             wanted[row.title, task] = [run for run in runs if belongs(run, row) and run.status in ("ok", "failed")]
@@ -249,7 +249,7 @@ def _with_further_methods(archive: Archive, table: TableSpec, scale: str, model:
         return table
     tasks: dict[str, set[str]] = defaultdict(set)
     for task in table.tasks:
-        for run in archive.final(scale, task, model):
+        for run in archive.of(scale, task, model, table.stage):
             if run.status == "ok" and not run.private_overrides and run.method not in table.methods:
                 tasks[run.method].add(task)
     groups = [{c.task for c in table.columns if mean.of == "all" or c.title in mean.of} for mean in table.means]
@@ -257,13 +257,13 @@ def _with_further_methods(archive: Archive, table: TableSpec, scale: str, model:
     return table.model_copy(update={"methods": [*table.methods, *more]})
 
 
-def belongs(run: Run, row: Row) -> bool:
-    """Whether a run is of the row's method and settings, and changes nothing else."""
+def belongs(run: Run, row: Row, free: Collection[str] = ()) -> bool:
+    """Whether a run is of the row's method and settings, and changes nothing else but what is free."""
     if run.method != row.method:
         return False
     if any(run.setting(key) != value for key, value in row.settings.items()):
         return False
-    return not run.private_overrides - set(row.settings)
+    return not run.private_overrides - set(row.settings) - set(free)
 
 
 def _refuse_doubles(cell: list[Run]) -> None:

@@ -97,13 +97,15 @@ class TableSpec(Strict):
 
     name: str
     title: str
-    methods: list[str] = Field(min_length=1)
+    methods: list[str]
     baseline: str = "lora"  # the row that statistics compare with
+    stage: str = "final"  # whose runs count
     further: bool = False  # also every other method that has records of all averages
     columns: list[Column] = Field(default_factory=list)
     columns_of: list[str] = Field(default_factory=list)  # tables whose columns of scores are taken
     means: list[Mean] = Field(default_factory=list)
     vary: dict[str, Any] = Field(default_factory=dict)
+    more_rows: list[Row] = Field(default_factory=list)  # beside those of methods and vary
     published: list[Published] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     reference: str | None = None  # a row of scores that the records keep as <reference>_<metric>, such as an expert's
@@ -122,7 +124,7 @@ class TableSpec(Strict):
         for method, settings in itertools.product(self.methods, itertools.product(*axes)):
             shown = [f"{key.rpartition('.')[2]}={value}" for key, value in settings if isinstance(self.vary[key], list)]
             rows.append(Row(title=", ".join([method, *shown]), method=method, settings=dict(settings)))
-        return rows
+        return rows + self.more_rows
 
     @property
     def score_columns(self) -> list[Column]:
@@ -184,6 +186,8 @@ def _unique(column: Column, known: set[str]) -> Column:
 
 def _check(table: TableSpec, file: str) -> None:
     titles = [column.title for column in (*table.columns, *table.means)]
+    if not table.rows:
+        raise UserError(f"conf/table/{file}: a table needs methods.")
     if not table.columns or len(set(titles)) < len(titles):
         raise UserError(f"conf/table/{file}: a table needs columns, each with a title of its own.")
     for mean in table.means:

@@ -1,0 +1,169 @@
+"""Every verdict of docs/claims.md from the records, without eva_bench: `python docs/recompute.py [results]`.
+
+The mixed model of balanced data is an analysis of variance: all it takes is mean squares. Prints claim and verdict.
+"""
+
+import itertools
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import yaml
+from scipy import special, stats
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results"
+CELL = ["method", "task", "scale", "model", "seed", "stage", "suite", "tracking", "threads", "wait", "force"]
+CELL += ["results_dir", "runs_dir", "train.checkpoint_minutes", "data.workers", "record_video"]
+RUNS = [json.loads(path.read_text()) for path in sorted((RESULTS / "records").rglob("*-s*.json"))]
+CELLS = defaultdict(list)
+for run in RUNS:
+    CELLS[run["task"], run["method"], run["spec"]["stage"], run["status"]].append(run)
+TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/table").glob("*.yaml")}
+COLUMNS = [c for name in TABLES["overall"]["columns_of"] for c in TABLES[name]["columns"]]
+FAMILY = {run["task"]: run["spec"]["task"]["family"] for run in RUNS}
+
+
+def setting(run, key):
+    value = run["spec"]
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def runs_of(side, task, stage, free=()):  # of the newest protocol
+    known = {*CELL, *side.get("settings", {}), *free}
+    found = [
+        r for r in CELLS[task, side["method"], stage, "ok"]
+        if {o.split("=")[0].lstrip("+~") for o in r["origins"].get("command_line", [])} <= known
+        and all(setting(r, key) == value for key, value in side.get("settings", {}).items())
+    ]  # fmt: skip
+    newest = max((r["spec"]["protocol"] for r in found), default=None)
+    return sorted((r for r in found if r["spec"]["protocol"] == newest), key=lambda r: r["finished"] or "")
+
+
+def measured(run, column, measure):
+    if measure == "early_loss":
+        return np.mean([point[1] for point in run["curve"] if point[0] <= run["steps"] / 4])
+    return run["metrics"].get(measure or column.get("metric") or run["spec"]["task"]["primary"])
+
+
+def difference(statement, ours, theirs, level=0.95):
+    """Estimate, low and high; None where records are missing."""
+    stage, measure = statement.get("stage", "final"), statement.get("measure")
+    columns = [c for c in COLUMNS if FAMILY.get(c["task"]) in statement.get("families", [FAMILY.get(c["task"])])]
+    columns = [c for c in columns if c["task"] in statement.get("tasks", [c["task"]])]
+    columns = list({c["task"]: c for c in columns}.values()) if measure else columns
+    sides = [ours, theirs, *({"method": m} for m in TABLES["overall"]["methods"] if stage == "final")]
+    sides = list({json.dumps({"settings": {}} | s, sort_keys=True): s for s in sides}.values())
+    back = (lambda x: x) if measure else (lambda x: (special.expit(x) - 0.01) / 0.98)
+    cells = {}  # (side, column) -> seed -> (training, value)
+    for (i, side), (j, column) in itertools.product(enumerate(sides), enumerate(columns)):
+        values = {
+            r["seed"]: (r["train_id"], measured(r, column, measure)) for r in runs_of(side, column["task"], stage)
+        }
+        cells[i, j] = {seed: pair for seed, pair in values.items() if pair[1] is not None}
+    rows = [i for i in range(len(sides)) if all(cells[i, j] for j in range(len(columns)))]
+    if not columns or not {0, 1} <= set(rows):
+        return None
+    parts = []
+    for family in sorted({FAMILY[c["task"]] for c in columns}):
+        js = [j for j, c in enumerate(columns) if FAMILY[c["task"]] == family]
+        n = min(len(cells[i, j]) for i in rows for j in js)
+        if n < 2:
+            return (0.0, None, None)
+        picked = [[[cells[i, j][s] for s in sorted(cells[i, j])[:n]] for j in js] for i in rows]
+        y = np.array([[[value for _, value in cell] for cell in row] for row in picked])  # (methods, tasks, seeds)
+        y = y if measure else special.logit(0.01 + 0.98 * np.clip(y, 0, 1))
+        shared = len({training for cell in picked[0] for training, _ in cell}) < len(js) * n
+        parts.append(family_part(y, shared, back))
+    estimate, variance, uncertainty = (sum(p[k] for p in parts) / len(parts) ** (1, 2, 4)[k] for k in range(3))
+    half = stats.t.ppf((1 + level) / 2, 2 * variance**2 / uncertainty) * variance**0.5
+    return estimate, estimate - half, estimate + half
+
+
+def family_part(y, shared, back):
+    """Estimate, its variance, and the variance of that, from the mean squares of methods x tasks x seeds."""
+    m, t, n = y.shape
+    method, cell, training = y.mean((1, 2), keepdims=True), y.mean(2, keepdims=True), y.mean(1, keepdims=True)
+    crossed = cell - method - y.mean((0, 2), keepdims=True) + y.mean()
+    squares = [(n * np.sum(crossed**2), (m - 1) * (t - 1), 1)] if t > 1 else [(np.sum((y - cell) ** 2), m * (n - 1), 1)]
+    if shared and t > 1:
+        squares.append((t * np.sum((training - method) ** 2), m * (n - 1), 1))
+        squares.append((np.sum((y - cell - training + method) ** 2), m * (t - 1) * (n - 1), -1))
+    terms = [(sign * square / freedom, freedom) for square, freedom, sign in squares]
+    ours, theirs = (y.mean((0, 2)) - y.mean() + y[i].mean() for i in (0, 1))
+    slope = np.mean([(back(x + 1e-5) - back(x - 1e-5)) / 2e-5 for x in (ours, theirs)])
+    scale = slope**2 * 2 / (n * t)
+    uncertainty = scale**2 * sum(2 * square**2 / freedom for square, freedom in terms)
+    return np.mean(back(ours) - back(theirs)), scale * sum(square for square, _ in terms), uncertainty
+
+
+def expected(found, expect, margin):
+    if found is None or found[1] is None:
+        return "undecided" if found else "not run"
+    _, low, high = found
+    within = -margin <= low and high <= margin
+    if expect == "equal":
+        return "confirmed" if within else "contradicted" if low > 0 or high < 0 else "undecided"
+    low, high = (low, high) if expect == "higher" else (-high, -low)
+    return "confirmed" if low > 0 else "contradicted" if high < 0 or within else "undecided"
+
+
+def inside(low, high, between):
+    start, end = (default if x is None else x for x, default in zip(between, (-np.inf, np.inf), strict=True))
+    return "confirmed" if start <= low and high <= end else "contradicted" if high < start or low > end else "undecided"
+
+
+def tie(s):
+    pairs = [({"method": a}, {"method": b}) for a, b in itertools.combinations(s["methods"], 2)]
+    for pair in pairs:
+        verdict = expected(difference(s, *pair), "equal", 0.02)
+        strict = difference(s, *pair, level=1 - 0.05 / len(pairs)) if verdict == "contradicted" else None
+        yield expected(strict, "equal", 0.02) if strict else verdict
+
+
+def best_rate(s):
+    ratios = []
+    for task in dict.fromkeys(c["task"] for c in COLUMNS):
+        if task not in s.get("tasks", [task]) or FAMILY.get(task) not in s.get("families", [FAMILY.get(task)]):
+            continue
+        losses = [defaultdict(dict), defaultdict(dict)]
+        for side, found in zip((s["ours"], s["theirs"]), losses, strict=True):
+            for r in runs_of(side, task, s.get("stage", "tune"), ["train.lr"]):
+                loss = r["metrics"].get("reference_loss", -r["metrics"][r["spec"]["task"]["primary"]])
+                found[r["seed"]][r["spec"]["train"]["lr"]] = loss if np.isfinite(loss) else np.inf
+        grids = [(losses[0][seed], losses[1][seed]) for seed in sorted(set(losses[0]) & set(losses[1]))]
+        ratios += [np.log(min(a, key=a.get) / min(b, key=b.get)) for a, b in grids if min(len(a), len(b)) > 2]
+    if len(ratios) < 2:
+        return "undecided" if ratios else "not run"
+    half = stats.t.ppf(0.975, len(ratios) - 1) * stats.sem(ratios)
+    return inside(*np.exp([np.mean(ratios) - half, np.mean(ratios) + half]), s["between"])
+
+
+def correlation(s):
+    good = {r["train_id"]: r["metrics"] for r in RUNS if {s["x"], s["y"]} <= set(r["metrics"])}
+    if len(good) < 4:
+        return "not run"
+    rho, n = stats.spearmanr(*zip(*((m[s["x"]], m[s["y"]]) for m in good.values()), strict=True)).statistic, len(good)
+    half = 1.96 * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    return inside(np.tanh(np.arctanh(rho) - half), np.tanh(np.arctanh(rho) + half), s["between"])
+
+
+def verdicts(claim):
+    for s in claim.get("statements", []):
+        if s["kind"] == "compare":
+            margin = 0.0 if s.get("measure") else 0.02
+            yield expected(difference(s, s["ours"], s["theirs"]), s["expect"], margin)
+        elif s["kind"] == "tie":
+            yield from tie(s)
+        else:
+            yield best_rate(s) if s["kind"] == "best_rate" else correlation(s)
+
+
+for path in sorted((ROOT / "conf/claim").glob("*.yaml")):
+    claim = yaml.safe_load(path.read_text())
+    found = set(verdicts(claim)) or {"not run"}
+    print(claim["number"], next((v for v in ("contradicted", "not run", "undecided") if v in found), "confirmed"))

@@ -1,0 +1,5 @@
+import sys
+
+from eva_bench.reporting.claims import main
+
+sys.exit(main())

@@ -1,0 +1,165 @@
+"""Verdicts on claims from made-up records, and the committed page of claims computed in two ways."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.claims.command import PAGE, main
+from eva_bench.reporting.claims.evaluate import by_expectation, difference_verdict, judge
+from eva_bench.reporting.claims.page import render
+from eva_bench.reporting.claims.spec import Claim, check_methods, read_claim, read_claims
+from eva_bench.reporting.statistics import Difference
+from eva_bench.system.errors import UserError
+from tests.conftest import ROOT
+from tests.records import record
+
+
+def claim(*statements: dict) -> Claim:
+    content = {"name": "x", "number": 1, "claim": "c", "published": "p", "source": "s", "statements": list(statements)}
+    return Claim.model_validate(content)
+
+
+def compare(ours: str, theirs: str, expect: str, **changes) -> dict:
+    sides = {"ours": {"method": ours}, "theirs": {"method": theirs}}
+    return {"kind": "compare", "expect": expect, "tasks": ["gsm8k"]} | sides | changes
+
+
+SCORES = {"lora": (0.50, 0.52, 0.54), "eva": (0.70, 0.72, 0.74), "pissa": (0.51, 0.53, 0.55)}
+RECORDS = [record(method, seed, score) for method, found in SCORES.items() for seed, score in enumerate(found)]
+
+
+def verdict(*statements: dict, records=RECORDS) -> str:
+    return judge(claim(*statements), Archive(records), "pocket")[0]
+
+
+def test_a_difference_confirms_contradicts_or_leaves_undecided():
+    assert verdict(compare("eva", "lora", "higher")) == "confirmed"
+    assert verdict(compare("lora", "eva", "higher")) == "contradicted"
+    assert verdict(compare("lora", "eva", "lower")) == "confirmed"
+    assert verdict(compare("eva", "lora", "equal")) == "contradicted"
+    assert verdict(compare("pissa", "lora", "higher")) == "undecided"
+
+
+def test_all_statements_have_to_hold():
+    holds, open_, wrong = (
+        compare("eva", "lora", "higher"),
+        compare("pissa", "lora", "higher"),
+        compare("eva", "lora", "lower"),
+    )
+    missing = compare("sorsa", "lora", "higher")
+    assert verdict(holds, holds) == "confirmed" and verdict(holds, open_) == "undecided"
+    everywhere = compare("eva", "lora", "higher", tasks=[])
+    assert verdict(everywhere) == "not run"  # the other tasks have no records
+    assert verdict(holds, open_, missing) == "not run" and verdict(wrong, missing) == "contradicted"
+
+
+def test_a_finding_gives_interval_trainings_and_what_would_decide():
+    _, (finding,) = judge(claim(compare("pissa", "lora", "higher")), Archive(RECORDS), "pocket")
+    assert re.fullmatch(
+        r"score of pissa above that of lora: \+1.0 \[-.*, \+.*\] points, about \d+ seeds would decide", finding.text
+    )
+    assert finding.trainings == 6
+
+
+def test_equality_within_the_margin_contradicts_a_lead():
+    def of(low: float, high: float, expect: str) -> str:
+        return difference_verdict(Difference("a", "b", (low + high) / 2, low, high), expect, 0.02)
+
+    assert of(-0.01, 0.01, "higher") == "contradicted" and of(-0.01, 0.03, "higher") == "undecided"
+    assert of(0.001, 0.01, "higher") == "confirmed" and of(-0.03, -0.01, "higher") == "contradicted"
+    assert of(-0.01, 0.01, "equal") == "confirmed" and of(0.01, 0.03, "equal") == "contradicted"
+    assert difference_verdict(Difference("a", "b", 0.5), "higher", 0.02) == "undecided"  # one seed
+    assert [by_expectation(*ends, (0.0, 1.0)) for ends in ((0.2, 0.9), (0.5, 2.0), (1.1, 2.0))] == [
+        "confirmed",
+        "undecided",
+        "contradicted",
+    ]
+
+
+def tuned(method: str, seed: int, losses: dict[float, float], **changes) -> list:
+    runs = []
+    for lr, loss in losses.items():
+        name = f"{method}{seed}{lr}"
+        metrics = {"exact_match_strict": 0.5, "reference_loss": loss}
+        spec, origins = {"stage": "tune", "train": {"lr": lr}}, {"command_line": [f"method={method}", f"train.lr={lr}"]}
+        given = {"run_id": name, "train_id": name, "metrics": metrics, "spec": spec, "origins": origins}
+        runs.append(record(method, seed, 0.5, **given | changes))
+    return runs
+
+
+def test_the_ratio_of_best_rates_is_a_mean_over_tasks_and_seeds():
+    low, high = {0.001: 1.0, 0.01: 2.0, 0.1: 3.0, 0.0001: 1.5}, {0.001: 3.0, 0.01: 1.0, 0.1: 2.0, 0.0001: 5.0}
+    records = [*tuned("pissa", 0, low), *tuned("lora", 0, high), *tuned("pissa", 1, low), *tuned("lora", 1, high)]
+    statement = {"kind": "best_rate", "ours": {"method": "pissa"}, "theirs": {"method": "lora"}, "between": [None, 1]}
+    found, (finding,) = judge(claim(statement), Archive(records), "pocket")
+    assert found == "confirmed" and ": 0.1 [0.1, 0.1] over 2 pairs" in finding.text and finding.trainings == 16
+    assert verdict(statement | {"between": [1, None]}, records=records) == "contradicted"
+    assert verdict(statement, records=records[:8]) == "undecided"  # one seed
+    assert verdict(statement, records=RECORDS) == "not run"
+    edge = {rate: loss for rate, loss in low.items() if rate > 0.0001}
+    _, (finding,) = judge(claim(statement), Archive([*tuned("pissa", 0, edge), *tuned("lora", 0, high)]), "pocket")
+    assert "1 of them with an optimum at the grid's edge" in finding.text
+
+
+def test_a_tie_needs_every_pair_to_be_equivalent():
+    close = {"lora": (0.500, 0.502, 0.504), "eva": (0.501, 0.503, 0.505), "pissa": (0.499, 0.502, 0.503)}
+    records = [record(method, seed, score) for method, found in close.items() for seed, score in enumerate(found)]
+    tie = {"kind": "tie", "methods": ["lora", "eva", "pissa"], "tasks": ["gsm8k"]}
+    assert verdict(tie, records=records) == "confirmed" and verdict(tie) == "contradicted"
+    assert verdict(tie | {"methods": ["lora", "olora"]}) == "not run"
+
+
+def test_a_correlation_over_trainings():
+    records = [record("eva", s, 0.1 * s, metrics={"exact_match_strict": 0.1 * s, "x": s, "y": s**2}) for s in range(9)]
+    statement = {"kind": "correlation", "x": "x", "y": "y", "between": [0.5, 1]}
+    records[3] = records[3].model_copy(update={"metrics": {"exact_match_strict": 0.3, "x": 4.5, "y": 9.0}})
+    assert verdict(statement, records=records) == "confirmed"
+    assert (
+        verdict(statement | {"between": [-1, 0]}, records=records) == "contradicted" and verdict(statement) == "not run"
+    )
+
+
+def test_what_is_not_a_claim_is_one_sentence(tmp_path):
+    path = tmp_path / "bad.yaml"
+    good = {"number": 1, "claim": "c", "published": "p", "source": "s"}
+    for content, said in (
+        (good, "either statements or a sentence"),
+        (good | {"statements": [compare("eva", "lora", "higher")], "needs": "more"}, "either statements"),
+        (good | {"statements": [compare("eva", "lora", "best")]}, "statements.0.compare.expect"),
+        ([1], "bad.yaml"),
+    ):
+        path.write_text(yaml.safe_dump(content))
+        with pytest.raises(UserError, match=said) as refused:
+            read_claim(path)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match=r"unknown method 'piza'.*'pissa'"):
+        check_methods(claim(compare("piza", "lora", "higher")))
+    path.write_text(yaml.safe_dump(good | {"needs": "a probe"}))
+    (tmp_path / "other.yaml").write_text(path.read_text())
+    with pytest.raises(UserError, match="two claims have the number 1"):
+        read_claims(tmp_path)
+
+
+def test_all_21_claims_of_the_suite_are_well_formed_and_stand_on_the_page_without_records():
+    claims = read_claims()
+    assert [found.number for found in claims] == list(range(1, 22))
+    for found in claims:
+        check_methods(found)
+    page = render(claims, Archive([]))
+    assert page.count("| not run |") == 21
+
+
+def test_the_committed_page_is_what_the_records_give_and_a_script_without_this_project_agrees(tmp_path):
+    assert main([str(ROOT / "results"), str(tmp_path / "claims.md")]) == 0
+    text = (tmp_path / "claims.md").read_text(encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == text, "run `make claims`"
+    done = subprocess.run([sys.executable, "docs/recompute.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    again = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    sections = re.findall(r"^## (\d+)\..*?\*\*Scale pocket: ([a-z ]+?)(?: here)?\.\*\*", text, re.MULTILINE | re.DOTALL)
+    assert len(again) == 21 and dict(sections) == again
