@@ -15,15 +15,15 @@ from scipy import special, stats
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results"
-CELL = ["method", "task", "scale", "model", "seed", "stage", "suite", "tracking", "threads", "wait", "force"]
-CELL += ["results_dir", "runs_dir", "train.checkpoint_minutes", "data.workers", "record_video"]
-RUNS = [json.loads(path.read_text()) for path in sorted((RESULTS / "records").rglob("*-s*.json"))]
+CELL = {"method", "task", "scale", "model", "seed", "stage", "suite"}  # overrides that choose a cell
+RUNS = [json.loads(path.read_text()) for path in sorted((RESULTS / "records" / "pocket").rglob("*.json"))]
 CELLS = defaultdict(list)
 for run in RUNS:
-    CELLS[run["task"], run["method"], run["spec"]["stage"], run["status"]].append(run)
+    spec = run["spec"]
+    CELLS[spec["task"]["name"], spec["method"]["name"], spec["stage"], run["status"]].append(run)
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/table").glob("*.yaml")}
 COLUMNS = [c for name in TABLES["overall"]["columns_of"] for c in TABLES[name]["columns"]]
-FAMILY = {run["task"]: run["spec"]["task"]["family"] for run in RUNS}
+FAMILY = {run["spec"]["task"]["name"]: run["spec"]["task"]["family"] for run in RUNS}
 
 
 def setting(run, key):
@@ -33,15 +33,22 @@ def setting(run, key):
     return value
 
 
-def runs_of(side, task, stage, free=()):  # of the newest protocol
-    known = {*CELL, *side.get("settings", {}), *free}
+def changed(run):
+    """Settings of the command line beyond the cell; where to run is not in a record's specification."""
+    given = {override.split("=")[0].lstrip("+~") for override in run["origins"].get("command_line", [])}
+    return {key for key in given - CELL if setting(run, key) is not None}
+
+
+def runs_of(side, task, stage, free=()):
+    """Runs of a method and its settings that change nothing else, of the newest protocol, oldest first."""
+    wanted = side.get("settings", {})
     found = [
-        r for r in CELLS[task, side["method"], stage, "ok"]
-        if {o.split("=")[0].lstrip("+~") for o in r["origins"].get("command_line", [])} <= known
-        and all(setting(r, key) == value for key, value in side.get("settings", {}).items())
-    ]  # fmt: skip
-    newest = max((r["spec"]["protocol"] for r in found), default=None)
-    return sorted((r for r in found if r["spec"]["protocol"] == newest), key=lambda r: r["finished"] or "")
+        run
+        for run in CELLS[task, side["method"], stage, "ok"]
+        if changed(run) <= {*wanted, *free} and all(setting(run, key) == value for key, value in wanted.items())
+    ]
+    newest = max((run["spec"]["protocol"] for run in found), default=None)
+    return sorted((r for r in found if r["spec"]["protocol"] == newest), key=lambda run: run["finished"] or "")
 
 
 def measured(run, column, measure):
@@ -55,14 +62,20 @@ def difference(statement, ours, theirs, level=0.95):
     stage, measure = statement.get("stage", "final"), statement.get("measure")
     columns = [c for c in COLUMNS if FAMILY.get(c["task"]) in statement.get("families", [FAMILY.get(c["task"])])]
     columns = [c for c in columns if c["task"] in statement.get("tasks", [c["task"]])]
-    columns = list({c["task"]: c for c in columns}.values()) if measure else columns
+    if measure:  # of a training, once: of tasks that share trainings the first one
+        first = {}
+        for c in columns:
+            shared = {r["train_id"] for r in runs_of(ours, c["task"], stage)}
+            first.setdefault(min(shared, default=c["task"]), c)
+        columns = list(first.values())
     sides = [ours, theirs, *({"method": m} for m in TABLES["overall"]["methods"] if stage == "final")]
     sides = list({json.dumps({"settings": {}} | s, sort_keys=True): s for s in sides}.values())
     back = (lambda x: x) if measure else (lambda x: (special.expit(x) - 0.01) / 0.98)
     cells = {}  # (side, column) -> seed -> (training, value)
     for (i, side), (j, column) in itertools.product(enumerate(sides), enumerate(columns)):
         values = {
-            r["seed"]: (r["train_id"], measured(r, column, measure)) for r in runs_of(side, column["task"], stage)
+            r["spec"]["seed"]: (r["train_id"], measured(r, column, measure))
+            for r in runs_of(side, column["task"], stage)
         }
         cells[i, j] = {seed: pair for seed, pair in values.items() if pair[1] is not None}
     rows = [i for i in range(len(sides)) if all(cells[i, j] for j in range(len(columns)))]
@@ -134,7 +147,7 @@ def best_rate(s):
         for side, found in zip((s["ours"], s["theirs"]), losses, strict=True):
             for r in runs_of(side, task, s.get("stage", "tune"), ["train.lr"]):
                 loss = r["metrics"].get("reference_loss", -r["metrics"][r["spec"]["task"]["primary"]])
-                found[r["seed"]][r["spec"]["train"]["lr"]] = loss if np.isfinite(loss) else np.inf
+                found[r["spec"]["seed"]][r["spec"]["train"]["lr"]] = loss if np.isfinite(loss) else np.inf
         grids = [(losses[0][seed], losses[1][seed]) for seed in sorted(set(losses[0]) & set(losses[1]))]
         ratios += [np.log(min(a, key=a.get) / min(b, key=b.get)) for a, b in grids if min(len(a), len(b)) > 2]
     if len(ratios) < 2:

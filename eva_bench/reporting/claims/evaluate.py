@@ -144,7 +144,10 @@ def _scores(archive: Archive, scale: str, where: Any, sides: Sequence[Side], mea
     if not columns or not {side.row.title for side in sides} <= {row.title for row in complete}:
         return []
     titles = {row.title for row in complete}
-    return [score for score in selection.statistics_scores(columns) if score.method in titles]
+    scores = [score for score in selection.statistics_scores(columns) if score.method in titles]
+    if measure is None:
+        return scores
+    return list({(score.method, score.training): score for score in reversed(scores)}.values())  # of a training, once
 
 
 def _columns(archive: Archive, table: TableSpec, scale: str, where: Any, measure: str | None) -> list[Column]:
