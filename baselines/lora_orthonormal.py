@@ -1,28 +1,18 @@
 """LoRA with random orthonormal rows in A: EVA's scale without its directions."""
 
-from collections.abc import Iterable
-
 import torch
+from torch import Tensor
 
 from eva_bench.eva import directions
-from eva_bench.methods.base import Initialisation, Method, layer_generator, method_config, target_layers
+from eva_bench.methods.base import LowRankMethod, layer_generator, method_config
 from eva_bench.methods.layer import Factors
-from eva_bench.models.bundle import ModelBundle
-from eva_bench.models.linear import weight_matrix
 
 
 @method_config
-class OrthonormalLoRA(Method):
+class OrthonormalLoRA(LowRankMethod):
     """LoRA with random orthonormal rows in A: as large as EVA's, in no particular direction."""
 
-    rank: int
-    alpha: float
-
-    def initialise(self, bundle: ModelBundle, calibration: Iterable, seed: int) -> Initialisation:
-        """A with random orthonormal rows, B = 0."""
-        factors = {}
-        for index, (name, layer) in enumerate(target_layers(bundle, self.rank).items()):
-            out_width, in_width = weight_matrix(layer).shape
-            A = directions.orthonormal(self.rank, in_width, layer_generator(seed, index))
-            factors[name] = Factors(A, torch.zeros(out_width, self.rank), scale=self.alpha / self.rank)
-        return Initialisation(factors=factors)
+    def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
+        """A random with orthonormal rows, B zero; see `LowRankMethod.layer_factors`."""
+        A = directions.orthonormal(self.rank, weight.shape[1], layer_generator(seed, index))
+        return Factors(A, torch.zeros(len(weight), self.rank), scale=self.scale)

@@ -121,7 +121,7 @@ class LowRankLinear(nn.Module):
         merged: Tensor = weight_matrix(self.base).float() + self.factors().delta()
         if self.magnitude is None:
             return merged
-        return merged * (self.magnitude / merged.norm(dim=1)).unsqueeze(1)
+        return cast("Tensor", merged * (self.magnitude / merged.norm(dim=1)).unsqueeze(1))
 
 
 class Adapter:

@@ -120,3 +120,21 @@ def test_lora_plus_gives_only_b_the_larger_rate():
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     for layer in adapter.layers.values():
         assert rates[id(layer.A)] == 1e-3 and rates[id(layer.B)] == pytest.approx(16e-3)
+
+
+def test_the_controls_of_eva_keep_what_they_claim_to_keep():
+    eva = attach("eva", make_bundle("llama"))[1]
+    lora = attach("lora", make_bundle("llama"), rank=4)[1]
+    scaled = attach("eva_scaled", make_bundle("llama"))[1]
+    random = attach("lora_eva_norms", make_bundle("llama"))[1]
+    assert eva.ranks() == scaled.ranks() == random.ranks() and len(set(eva.ranks().values())) > 1
+    for name, layer in eva.layers.items():
+        cosines = torch.cosine_similarity(scaled.layers[name].A, layer.A, dim=1)
+        assert torch.allclose(cosines, torch.ones(layer.factors().rank), atol=1e-5)
+        norms = scaled.layers[name].A.norm(dim=1)
+        if layer.factors().rank == 4:  # LoRA's draw has the same shape
+            assert torch.allclose(norms, lora.layers[name].A.norm(dim=1), atol=1e-5)
+        assert 0.4 < norms.mean() < 0.75
+        assert torch.allclose(random.layers[name].A.norm(), layer.A.norm(), rtol=1e-5)
+        overlap = (random.layers[name].A @ layer.A.T).norm() / (layer.A @ layer.A.T).norm()
+        assert overlap < 0.75

@@ -1,0 +1,110 @@
+"""CorDA (Yang et al., arXiv:2406.05223): the weight is decomposed in the light of its inputs' second moments."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from eva_bench.eva.inputs import InputTap
+from eva_bench.eva.reader import BatchReader
+from eva_bench.methods.base import Initialisation, LowRankMethod, method_config
+from eva_bench.methods.layer import Factors
+from eva_bench.methods.svd import truncated_svd
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.models.linear import weight_matrix
+from eva_bench.system.errors import UserError
+from eva_bench.system.progress import Bar
+
+DAMPING = 0.01  # of the mean diagonal, doubled until the inverse is one; authors' code and PEFT
+INVERSE_ERROR = 0.05
+
+
+@method_config
+class CorDA(LowRankMethod):
+    """W0 C = U S V^T with C the inputs' second moments; B = U_k S_k^{1/2}, A = S_k^{1/2} V_k^T C^{-1}.
+
+    k are the `rank` largest components (`part=largest`, instruction-previewed) or the smallest (`part=smallest`,
+    knowledge-preserved). S is divided by the scale; base = W0 - scale * B A.
+    """
+
+    part: Literal["largest", "smallest"]
+    batches: int
+    svd: Literal["randomised", "exact"]
+    uses_data = True
+    reduces_base = True
+
+    def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
+        """Second moments from the calibration batches, then one decomposition a layer; see `Method.initialise`."""
+        self.check(bundle)
+        tap = InputTap(bundle.module, bundle.targets)
+        moments, read = self._second_moments(tap, bundle, calibration)
+        factors: dict[str, Factors] = {}
+        most = DAMPING
+        with Bar("decompositions", quiet_s=2.0) as bar:
+            for leader in list(moments):
+                matrix, inverse, damping = damped_inverse(moments.pop(leader), leader)
+                most = max(most, damping)
+                for index, name in enumerate(bundle.targets):
+                    if tap.groups[name] == leader:
+                        weight = weight_matrix(bundle.module.get_submodule(name)).detach().float()
+                        factors[name] = self._factors(weight, matrix, inverse, seed + index)
+                        bar(len(factors), len(bundle.targets))
+        ordered = {name: factors[name] for name in bundle.targets}
+        return Initialisation(factors=ordered, facts={"batches": read, "damping": most})
+
+    def _second_moments(
+        self, tap: InputTap, bundle: ModelBundle, calibration: Iterable[Any]
+    ) -> tuple[dict[str, Tensor], int]:
+        """Mean over batches of X^T X, (in, in) float32, for every distinct input; and the number of batches."""
+        moments: dict[str, Tensor] = {}
+
+        def consume(leader: str, rows: Tensor) -> None:
+            rows = rows.float()
+            rows = rows / rows.max().abs()  # every batch counts alike, whatever its size
+            moments[leader] = moments.get(leader, 0) + rows.T @ rows
+
+        reader = BatchReader(tap, calibration, row_mask=bundle.row_mask)
+        with tap, Bar("calibration batches", quiet_s=2.0) as bar:
+            while reader.count < self.batches and reader.read(consume):
+                bar(reader.count, self.batches)
+        if missing := tap.missing():
+            raise UserError(f"layer '{missing[0]}' never ran in the forward pass: its inputs cannot be seen.")
+        return {leader: total / reader.count for leader, total in moments.items()}, reader.count
+
+    def _factors(self, weight: Tensor, moments: Tensor, inverse: Tensor, seed: int) -> Factors:
+        """Factors of one layer from its weight (out, in) and damped second moments (in, in)."""
+        product = weight @ moments  # (out, in)
+        if self.part == "largest":
+            U, S, V = truncated_svd(product, self.rank, method=self.svd, seed=seed)
+        else:
+            U, S, V = truncated_svd(product, min(product.shape), method="exact")
+            U, S, V = U[:, -self.rank :], S[-self.rank :], V[-self.rank :]
+        root = (S / self.scale).sqrt()  # (r,)
+        return Factors(A=root[:, None] * (V @ inverse), B=U * root, scale=self.scale)
+
+
+def damped_inverse(moments: Tensor, name: str) -> tuple[Tensor, Tensor, float]:
+    """Second moments made invertible, and their inverse.
+
+    Args:
+        moments: (in, in), without full rank where there were fewer rows than inputs.
+        name: of the layer, for the error.
+
+    Returns:
+        The damped matrix, its inverse, and the damping in units of the mean diagonal.
+
+    Raises:
+        UserError: the inputs of the layer are all zero or not finite.
+    """
+    size = float(moments.diagonal().mean())
+    if not 0 < size < float("inf"):
+        raise UserError(f"the inputs of layer '{name}' are zero or not finite: CorDA has nothing to start from.")
+    identity = torch.eye(len(moments), device=moments.device)
+    damping = DAMPING
+    while True:
+        damped = moments + damping * size * identity
+        inverse = torch.linalg.inv(damped)
+        if torch.dist(damped @ inverse, identity) < INVERSE_ERROR:
+            return damped, inverse, damping
+        damping *= 2
