@@ -4,32 +4,63 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from eva_bench.settings.schema import DataSettings, ModelSettings
 
-if TYPE_CHECKING:  # the generated text below this package is read by commands that do without torch
+if TYPE_CHECKING:  # torch is loaded with a model, not with this package, which commands without torch import
+    import torch
+
     from eva_bench.models.bundle import ModelBundle
 
 
-def load(model: ModelSettings, data: DataSettings, device, outputs: int | None = None) -> ModelBundle:
+def load(
+    model: ModelSettings,
+    data: DataSettings,
+    device: torch.device | str,
+    outputs: int | None = None,
+    seed: int = 0,
+) -> ModelBundle:
     """The model with its weights, from `eva_bench.models.<kind>`; never touches the network.
 
     Args:
+        model: which one, its adapted layers, dtype and attention.
+        data: size and normalisation of images, for vision models.
+        device: where the model goes.
         outputs: of a trained head on top (classes, or 1 for regression); None for models without one.
+        seed: of the generator that a new head is initialised from; torch's global generator is not used.
+
+    Returns:
+        The model, its tokenizer or transform, and the layers to adapt.
+
+    Raises:
+        UserError: not on this machine, broken, or not what its configuration says.
     """
-    return _module(model.kind).load(model, data, device, outputs)
+    return _module(model.kind).load(model, data, device, outputs, seed)
 
 
 def skeleton(model: ModelSettings, data: DataSettings, outputs: int | None = None) -> ModelBundle:
-    """The model without weights, to check targets and ranks cheaply."""
+    """The model without weights (meta device), to check targets and ranks before gigabytes are read.
+
+    Args:
+        model: as for `load`.
+        data: as for `load`.
+        outputs: as for `load`.
+
+    Returns:
+        A bundle without tokenizer.
+
+    Raises:
+        UserError: no readable configuration, or target layers that match nothing.
+    """
     return _module(model.kind).skeleton(model, data, outputs)
 
 
 def save(bundle: ModelBundle, folder: Path) -> None:
-    """The whole trained model, as `model.path` takes it."""
+    """Write the whole trained model into a folder that `model.path` takes."""
     _module(bundle.kind).save(bundle, folder)
 
 
-def _module(kind: str):
+def _module(kind: str) -> ModuleType:
     return importlib.import_module(f"eva_bench.models.{kind}")

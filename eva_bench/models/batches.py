@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 IGNORED_LABEL = -100  # label of positions that do not enter a loss
 
 
-def default_row_mask(batch, use_label_mask: bool) -> Tensor | None:
+def default_row_mask(batch: Any, use_label_mask: bool) -> Tensor | None:
     """Positions that count, (batch, length) bool: attention mask and, if asked, labels that are not -100."""
     if not isinstance(batch, Mapping):
         return None
@@ -23,7 +24,7 @@ def default_row_mask(batch, use_label_mask: bool) -> Tensor | None:
     return mask
 
 
-def trim_padding(batch):
+def trim_padding(batch: Any) -> Any:
     """Cut off the columns on the right in which every sequence is padding; nothing else depends on them."""
     mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
     if not isinstance(mask, Tensor) or mask.ndim != 2 or not mask.any():
@@ -37,7 +38,7 @@ def trim_padding(batch):
     }
 
 
-def to_device(batch, device: torch.device):
+def to_device(batch: Any, device: torch.device) -> Any:
     """Move every tensor of a (nested) batch."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
 from eva_bench.assets.identity import model_folder
+from eva_bench.models import checkpoint
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.models.language import find_targets
+from eva_bench.models.linear import find_targets
 from eva_bench.settings.schema import DataSettings, ModelSettings
 from eva_bench.system.errors import UserError
 
@@ -34,8 +35,8 @@ class DecisionConfig:
         context: time steps of a window.
         max_steps: of an episode.
         reward_scale: rewards and returns are divided by it.
-        sees_actions: whether past actions enter as they are or as zeros. Trained on few demonstrations, a model that sees
-            them repeats them instead of looking at the state (de Haan et al., arXiv:1905.11979).
+        sees_actions: whether past actions enter as they are or as zeros. Trained on few demonstrations, a model that
+            sees them repeats them instead of looking at the state (de Haan et al., arXiv:1905.11979).
     """
 
     layers: int
@@ -56,7 +57,7 @@ class DecisionTransformer(nn.Module):
     The buffers `state_mean` and `state_scale` standardise states; 0 and 1 leave them as they are.
     """
 
-    def __init__(self, config: DecisionConfig):
+    def __init__(self, config: DecisionConfig) -> None:
         super().__init__()
         self.config = config
         width = config.width
@@ -86,14 +87,21 @@ class DecisionTransformer(nn.Module):
         self.action_head = nn.Linear(width, config.action_size)
 
     def forward(
-        self, states: Tensor, returns: Tensor, actions: Tensor, rewards: Tensor, steps: Tensor, mask: Tensor | None = None
+        self,
+        states: Tensor,
+        returns: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        steps: Tensor,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Predicted actions (n, t, action_size) within [-1, 1].
 
         Args:
             states: (n, t, state_size).
-            returns, rewards: (n, t), already divided by `reward_scale`.
+            returns: (n, t), already divided by `reward_scale`.
             actions: (n, t, action_size); that of a step is not seen by its own prediction.
+            rewards: (n, t), divided as returns are.
             steps: (n, t), counted from 0 at the start of the episode.
             mask: (n, t), false where a window is padded on the right. Not needed here: attention looks back only.
         """
@@ -109,14 +117,20 @@ class DecisionTransformer(nn.Module):
         )
         sequence = self.embed_norm(torch.stack(embedded, dim=2).view(n, TOKENS * t, -1))
         positions = steps.repeat_interleave(TOKENS, dim=1)
-        everything = torch.ones_like(positions)  # without a mask, repeated positions would count as several packed sequences
-        hidden = self.blocks(inputs_embeds=sequence, position_ids=positions, attention_mask=everything).last_hidden_state
-        at_returns = hidden.view(n, t, TOKENS, -1)[:, :, 1]
+        everything = torch.ones_like(positions)  # without a mask, repeated positions would count as packed sequences
+        hidden = self.blocks(inputs_embeds=sequence, position_ids=positions, attention_mask=everything)
+        at_returns = hidden.last_hidden_state.view(n, t, TOKENS, -1)[:, :, 1]
         return torch.tanh(self.action_head(at_returns))
 
 
-def load(model: ModelSettings, data: DataSettings, device: torch.device | str = "cpu", outputs: None = None) -> ModelBundle:
-    """Load a checkpoint (config.json, model.safetensors) from a local folder.
+def load(
+    model: ModelSettings,
+    data: DataSettings,
+    device: torch.device | str = "cpu",
+    outputs: int | None = None,
+    seed: int = 0,
+) -> ModelBundle:
+    """Load config.json and model.safetensors from a local folder; see `eva_bench.models.load`.
 
     Raises:
         UserError: broken checkpoint, or target layers that match nothing.
@@ -126,14 +140,14 @@ def load(model: ModelSettings, data: DataSettings, device: torch.device | str = 
     try:
         module.load_state_dict(load_file(folder / "model.safetensors"))
     except Exception as error:
-        raise UserError(f"The checkpoint '{folder.name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise checkpoint.refusal(folder, error) from error
+    checkpoint.refuse_infinite(folder, module)
     module.to(device, getattr(torch, model.dtype)).eval()
-    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model.dtype}
-    return _bundle(module, model, origin)
+    return _bundle(module, model, checkpoint.facts(module, model))
 
 
-def skeleton(model: ModelSettings, data: DataSettings, outputs: None = None) -> ModelBundle:
-    """The model without weights, to check targets and ranks."""
+def skeleton(model: ModelSettings, data: DataSettings, outputs: int | None = None) -> ModelBundle:
+    """The model without weights; see `eva_bench.models.skeleton`."""
     with torch.device("meta"):
         return _bundle(DecisionTransformer(_config(model_folder(model))), model, {})
 

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from eva_bench.assets.identity import model_folder
+from eva_bench.models import checkpoint
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.models.language import find_targets
+from eva_bench.models.linear import find_targets
 from eva_bench.settings.schema import DataSettings, ModelSettings
 from eva_bench.system.errors import UserError
 
@@ -63,7 +67,7 @@ class SplitLinear(nn.Module):
         parts: names of the parts, which become the names of the layers.
     """
 
-    def __init__(self, fused: nn.Linear, parts: tuple[str, ...]):
+    def __init__(self, fused: nn.Linear, parts: tuple[str, ...]) -> None:
         super().__init__()
         self.parts = parts
         rows = fused.out_features // len(parts)
@@ -76,6 +80,7 @@ class SplitLinear(nn.Module):
             self.add_module(part, layer)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The fused layer's output, (..., parts * out), of inputs (..., in)."""
         return torch.cat([getattr(self, part)(x) for part in self.parts], dim=-1)
 
 
@@ -102,41 +107,48 @@ def fused_state_dict(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in state.items()}
 
 
-def load(model: ModelSettings, data: DataSettings, device: torch.device | str = "cpu", outputs: int | None = None) -> ModelBundle:
-    """The model from a local folder in the layout of timm's hub models, with a new head of `outputs` classes.
+def load(
+    model: ModelSettings,
+    data: DataSettings,
+    device: torch.device | str = "cpu",
+    outputs: int | None = None,
+    seed: int = 0,
+) -> ModelBundle:
+    """Load from a folder in the layout of timm's hub models, with a new head; see `eva_bench.models.load`.
 
-    Args:
-        model: beside the keys of conf/model/, `image_size` (pixels; learnt positions are interpolated to it, as timm
-            does) and `normalisation`; where they are None, what the checkpoint was pretrained with.
+    Learnt positions are interpolated to `data.image_size`, as timm does; where that or `data.normalisation` is None,
+    they are what the checkpoint was pretrained with.
 
     Raises:
         UserError: broken or incomplete checkpoint, an image size that its patches do not divide, unmatched targets.
     """
-    from timm.models.vision_transformer import checkpoint_filter_fn
-
     folder = model_folder(model)
-    module, processor = _build(model, data, folder, outputs)
+    module, processor = _build(data, folder, outputs)
     try:
-        weights = {key: value for file in sorted(folder.glob("*.safetensors")) for key, value in load_file(file).items()}
+        files = sorted(folder.glob("*.safetensors"))
+        weights = {key: value for file in files for key, value in load_file(file).items()}
         state = checkpoint_filter_fn(weights, module)
         state = {key: value for key, value in state.items() if key.partition(".")[0] != HEAD}
         missing, unexpected = module.load_state_dict(state, strict=False)
     except Exception as error:
-        raise UserError(f"The checkpoint '{folder.name}' cannot be loaded: {_first_line(error)}") from error
+        raise checkpoint.refusal(folder, error) from error
+    checkpoint.refuse_more_layers(folder, module, set(unexpected))
     missing = [name for name in missing if name.partition(".")[0] != HEAD]
     if wrong := missing + unexpected:
-        raise UserError(f"The weights of '{folder.name}' do not fit its architecture {processor.config['architecture']}: {wrong[0]}.")
-    nn.init.trunc_normal_(module.get_submodule(HEAD).weight, std=HEAD_STD)
-    nn.init.zeros_(module.get_submodule(HEAD).bias)
+        architecture = processor.config["architecture"]
+        raise UserError(f"The weights of '{folder.name}' do not fit its architecture {architecture}: {wrong[0]}.")
+    head = module.get_submodule(HEAD)
+    nn.init.trunc_normal_(head.weight, std=HEAD_STD, generator=torch.Generator().manual_seed(seed))
+    nn.init.zeros_(head.bias)
+    checkpoint.refuse_infinite(folder, module)
     split_fused(module).to(getattr(torch, model.dtype)).eval().to(device)
-    origin = {"parameters": sum(p.numel() for p in module.parameters()), "dtype": model.dtype}
-    return _bundle(model, module, processor, origin | {"image_size": processor.image_size})
+    return _bundle(model, module, processor, checkpoint.facts(module, model) | {"image_size": processor.image_size})
 
 
 def skeleton(model: ModelSettings, data: DataSettings, outputs: int | None = None) -> ModelBundle:
-    """The model without weights (meta device), to check image size, targets and ranks before loading gigabytes."""
+    """The model without weights; see `eva_bench.models.skeleton`. Checks the image size, too."""
     with torch.device("meta"):
-        module, processor = _build(model, data, model_folder(model), outputs)
+        module, processor = _build(data, model_folder(model), outputs)
         return _bundle(model, split_fused(module), processor, {})
 
 
@@ -153,29 +165,28 @@ def merge(bundle: ModelBundle, adapter: Path, folder: Path) -> None:
     Args:
         bundle: the untouched model, as `load` gives it.
         adapter: what a run exported.
+        folder: where the merged model goes.
     """
-    from peft import PeftModel
-
     bundle.module = PeftModel.from_pretrained(bundle.module, adapter).merge_and_unload()
     save(bundle, folder)
 
 
-def _build(model: ModelSettings, data: DataSettings, folder: Path, outputs: int | None) -> tuple[nn.Module, Processor]:
-    """timm's module of the folder's configuration, with the class token as what the head reads."""
-    import timm
-
+def _build(data: DataSettings, folder: Path, outputs: int | None) -> tuple[nn.Module, Processor]:
+    """The module of the folder's configuration, with the class token as what the head reads."""
     try:
         config = json.loads((folder / "config.json").read_text())
         pretrained = config.get("pretrained_cfg", {})
         size = data.image_size or pretrained["input_size"][-1]
-        arguments = config.get("model_args", {}) | {"img_size": size, "num_classes": outputs or 0, "global_pool": "token"}
-        module = timm.create_model(config["architecture"], pretrained=False, **arguments)
+        arguments = config.get("model_args", {}) | {"img_size": size}
+        top = {"num_classes": outputs or 0, "global_pool": "token"}
+        module = timm.create_model(config["architecture"], pretrained=False, **arguments, **top)
     except Exception as error:
-        raise UserError(f"The checkpoint '{folder.name}' cannot be read: {_first_line(error)}") from error
+        raise checkpoint.refusal(folder, error) from error
     patch = module.patch_embed.patch_size[0]
     if size % patch:
-        raise UserError(f"data.image_size={size} is not a multiple of {patch}, the patch size of {config['architecture']}.")
-    config |= {"num_classes": outputs or 0, "global_pool": "token", "model_args": config.get("model_args", {}) | {"img_size": size}}
+        name = config["architecture"]
+        raise UserError(f"data.image_size={size} is not a multiple of {patch}, the patch size of {name}.")
+    config |= top | {"model_args": arguments}
     config["pretrained_cfg"] = pretrained | {"input_size": [3, size, size], "num_classes": outputs or 0}
     return module, Processor(size, *_statistics(data.normalisation, pretrained), config)
 
@@ -192,7 +203,3 @@ def _statistics(normalisation: str | None, pretrained: dict[str, Any]) -> tuple[
 def _bundle(model: ModelSettings, module: nn.Module, processor: Processor, origin: dict[str, Any]) -> ModelBundle:
     targets = find_targets(module, model.targets)
     return ModelBundle(module, processor, targets, "vision", head=(HEAD,), biases=True, origin=origin)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -45,7 +45,8 @@ def execute(run: Run) -> None:
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
     with meter.phase("load"):
-        bundle = models.load(spec.model, spec.data, _device(), run.task.outputs)
+        head_seed = stream_seed(spec.seed, "head")
+        bundle = models.load(spec.model, spec.data, _device(), run.task.outputs, head_seed)
         train_rows, eval_rows = _rows(run)
         data = _encoded(run, train_rows, bundle)
         outcome.model, outcome.data = bundle.origin, data.facts
@@ -254,7 +255,7 @@ def seed_everything(spec: RunSpec) -> None:
     """Same specification, same machine, same number of threads: same bytes."""
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(spec.where.threads))
-    torch.manual_seed(stream_seed(spec.seed, "head"))  # a new head is drawn when the model is loaded
+    torch.manual_seed(stream_seed(spec.seed, "global"))  # for libraries that draw from it
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 

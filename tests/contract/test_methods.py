@@ -10,7 +10,7 @@ from peft import PeftModel
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.models.language import find_targets
+from eva_bench.models.linear import find_targets
 from eva_bench.system.errors import UserError
 from tests.conftest import ARCHITECTURES, ROOT, FixedBatches, method_names, method_values
 from tests.settings import make_method

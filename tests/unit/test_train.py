@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.models.language import find_targets
+from eva_bench.models.linear import find_targets
 from eva_bench.records.record import thin
 from eva_bench.run import train
 from eva_bench.system.errors import NonFiniteLoss
