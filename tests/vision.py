@@ -42,7 +42,6 @@ def write_vit(name: str, folder: Path) -> Path:
 
 def load_vit(name: str, folder: Path | None, outputs: int = CLASSES) -> ModelBundle:
     """The bundle of a small checkpoint, or of the pocket model where folder is None."""
-    torch.manual_seed(1)
     if folder is None:
         return vision.load(model_settings("pocket_vision", "pocket:vision"), data_settings(), "cpu", outputs)
     return vision.load(model_settings(name, folder), data_settings(image_size=PIXELS), "cpu", outputs)
