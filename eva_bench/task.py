@@ -40,7 +40,7 @@ class Task:
     Attributes:
         kind: which ModelBundle it needs.
         primary: the metric shown first.
-        dataset, pocket: manifest names of the real rows and of the generated stand-in.
+        dataset, pocket: manifest names of the real rows and of the generated stand-in, if there is one.
         format: how a row becomes text; part of the initialisation's fingerprint.
         outputs: of the trained head that the task needs; None where the model has what it needs.
     """
@@ -49,7 +49,7 @@ class Task:
     family: str
     primary: str
     dataset: str
-    pocket: str
+    pocket: str | None = None
     format: dict[str, Any]
     kind: ClassVar[str] = "language"
     outputs: ClassVar[int | None] = None

@@ -85,7 +85,7 @@ class Commonsense(LanguageTask):
         columns = {column: row[column] for column in reader.columns}
         answers = list(reader.answers(row))
         if any(not _has_text(text) for column, text in columns.items() if column not in reader.may_be_empty):
-            raise _Unusable("empty text")
+            raise _Unusable("no text")
         try:
             right = reader.right(row)
         except (AttributeError, TypeError, ValueError):
@@ -94,7 +94,7 @@ class Commonsense(LanguageTask):
         if not 0 <= right < len(labels):
             raise _Unusable("label outside its range")
         if answers and not (_has_text(answers[right]) and all(isinstance(answer, str) for answer in answers)):
-            raise _Unusable("empty text")
+            raise _Unusable("no text")
         listed = "\n".join(f"{label.capitalize()}: {answer}" for label, answer in zip(labels, answers, strict=False))
         columns |= {"ctx_b": columns["ctx_b"].capitalize()} if "ctx_b" in columns else {}
         prompt = layout["prompt"].format(**columns, answers=listed, labels="/".join(labels))

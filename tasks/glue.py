@@ -13,6 +13,7 @@ from eva_bench.models.classifier import context_length
 from eva_bench.system.errors import UserError
 from eva_bench.task import Example, Task, TrainData, task_config
 from tasks.glue_metrics import glue_scores
+from tasks.rows import refuse_other_than_text
 from tasks.samples import answer_rows
 
 
@@ -65,6 +66,7 @@ class GLUE(Task):
         for column in (*self.format["columns"], "label"):
             if column not in rows[0]:
                 raise UserError(f"'{dataset}' has no column '{column}'; it has {', '.join(map(str, rows[0]))}.")
+        refuse_other_than_text(rows, self.format["columns"], dataset)
         empty = [i for i, row in enumerate(rows) if not all(_is_text(row[column]) for column in self.format["columns"])]
         if empty:
             raise UserError(f"{len(empty)} of {len(rows)} rows of '{dataset}' have an empty text: rows {_first(empty)}.")

@@ -17,6 +17,7 @@ from eva_bench.task import task_config
 from tasks.harness import generate
 from tasks.language import LanguageTask
 from tasks.math_answers import last_boxed
+from tasks.rows import refuse_other_than_text
 
 
 def _last(pattern: str) -> Callable[[str], str | None]:
@@ -50,6 +51,7 @@ class WorkedAnswers(LanguageTask):
     def texts(self, rows, dataset):
         """Rows as {question, answer, final, subject, level}; the last two are empty where a set has none."""
         reader = READERS[catalogue.entry(dataset).get("reader", "gsm8k")]
+        refuse_other_than_text(rows, (reader.question, reader.answer), dataset)
         texts = [_text(row, reader) for row in rows]
         if without := [i for i, text in enumerate(texts) if text is None]:
             named = ", ".join(map(str, without[:5])) + (", ..." if len(without) > 5 else "")
@@ -76,7 +78,7 @@ def _text(row: dict, reader: Reader) -> dict[str, str] | None:
     final = reader.final(answer) if question and answer else None
     if not question or not answer or (reader.needed and not final):
         return None
-    level = row.get("level") or ""
+    level = str(row.get("level") or "")
     return {
         "question": question.strip(),
         "answer": answer.strip(),

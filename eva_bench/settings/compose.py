@@ -63,6 +63,8 @@ def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
         extra.append(f"tuned={tuned}")
     config = _compose([*extra, *overrides])
     ours = OmegaConf.masked_copy(config, list(Settings.model_fields))
+    if "pocket" not in ours.task:  # a task may lack a stand-in; recipes refer to it
+        OmegaConf.update(ours, "task.pocket", None, force_add=True)
     if missing := sorted(OmegaConf.missing_keys(ours)):
         raise UserError(f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line.")
     settings = OmegaConf.to_container(ours, resolve=True)  # no config node travels further than this
@@ -164,8 +166,13 @@ def _dataset_names(settings: Settings) -> tuple[str, str]:
     data, task = settings.data, settings.task
     if data.source == "hub":
         return data.train or task.dataset, task.dataset
+    if task.pocket is None:
+        raise UserError(
+            f"Task '{task.name}' has no generated stand-in (`pocket` in conf/task/{task.name}.yaml): "
+            "give its rows with data.root=<folder>, or take scale=lite or scale=paper."
+        )
     if data.pocket_train is None:
-        raise UserError(f"Task '{task.name}' has no pocket stand-in: data.pocket_train is not set.")
+        raise UserError("data.pocket_train is not set: with data.source=pocket it names the rows to train on.")
     return data.pocket_train, task.pocket
 
 

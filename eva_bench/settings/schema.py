@@ -63,7 +63,7 @@ class TaskChoice(Choice):
     family: str
     primary: str  # the metric shown first
     dataset: str  # manifest name of the real rows
-    pocket: str  # manifest name of the generated stand-in
+    pocket: str | None = None  # manifest name of the generated stand-in
     format: dict[str, Any]  # how a row becomes text
     harness: str | list[str] | None = None  # task YAMLs of tasks/lm_eval/
     chance: float | None = None  # what guessing scores

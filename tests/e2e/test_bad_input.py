@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from eva_bench import models
 from eva_bench.records.store import Store
@@ -102,6 +103,16 @@ def test_a_missing_choice_names_the_known_ones(refused):
     assert "gsm8k" in refused("method=lora", usual=False)
 
 
+def test_a_task_without_a_stand_in_needs_rows_or_another_scale(command, own_conf, places):
+    values = yaml.safe_load((own_conf / "task/glue/rte.yaml").read_text())
+    del values["pocket"]
+    (own_conf / "task/own.yaml").write_text(yaml.safe_dump(values | {"name": "own"}))
+    code, _, err = command("method=lora", "task=own", *places)
+    assert code == 2 and "error: Task 'own' has no generated stand-in (`pocket` in conf/task/own.yaml): give its" in err
+    code, _, err = command("method=lora", "task=own", "scale=lite", *places)
+    assert code == 2 and "make fetch DATA=nyu-mll/glue/rte" in err
+
+
 def test_a_typo_anywhere_in_a_sweep_stops_it_before_its_first_cell(refused):
     assert "Unknown method 'lroa'" in refused("-m", "method=pissa,lroa", "seed=0,1")
 
@@ -190,6 +201,14 @@ def test_a_damaged_data_file_is_named(refused, tmp_path):
     write_gsm8k(tmp_path / "hub", rows, rows)
     (tmp_path / "hub/openai/gsm8k/main/train-00000-of-00001.parquet").write_bytes(b"PAR1 nonsense")
     assert "train-00000-of-00001.parquet of data set 'openai/gsm8k'" in refused(f"data.root={tmp_path / 'hub'}", loads=True)
+
+
+@pytest.mark.parametrize("column", ["question", "answer"])
+def test_numbers_where_text_is_needed(column, refused, tmp_path):
+    rows = [row | {column: i} for i, row in enumerate(gsm8k.generate("train", 8))]
+    write_gsm8k(tmp_path / "hub", rows, gsm8k.generate("test", 4))
+    sentence = refused(f"data.root={tmp_path / 'hub'}", loads=True)
+    assert f"Column '{column}' of 'openai/gsm8k' holds int, not text: row 0 has 0." in sentence
 
 
 def test_rows_without_an_answer_are_counted_and_named(refused, tmp_path):

@@ -189,6 +189,6 @@ def test_a_missing_split_and_damaged_rows_are_named_before_training(command, che
     pq.write_table(pa.Table.from_pylist([*rows[:3], rows[3] | {"answer": "7"}, rows[4] | {"sentence": " "}]), file)
     sentence = refused(command, checkpoint, places, root)
     assert "2 of 5 rows of 'commonsense/winogrande' cannot be used" in sentence
-    assert "label outside its range: rows 3" in sentence and "empty text: rows 4" in sentence
+    assert "label outside its range: rows 3" in sentence and "no text: rows 4" in sentence
     file.unlink()
     assert "make fetch DATA=commonsense/winogrande" in refused(command, checkpoint, places, root)

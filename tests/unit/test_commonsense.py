@@ -116,10 +116,10 @@ def test_fetching_the_task_fetches_all_eight_sets():
         ("winogrande", {"answer": "3"}, "label outside its range"),
         ("arc_easy", {"answerKey": "D"}, "label outside its range"),
         ("arc_easy", {"answerKey": None}, "label outside its range"),
-        ("boolq", {"passage": "  "}, "empty text"),
-        ("winogrande", {"sentence": None}, "empty text"),
-        ("piqa", {"sol1": ""}, "empty text"),
-        ("piqa", {"sol2": None}, "empty text"),
+        ("boolq", {"passage": "  "}, "no text"),
+        ("winogrande", {"sentence": None}, "no text"),
+        ("piqa", {"sol1": ""}, "no text"),
+        ("piqa", {"sol2": None}, "no text"),
     ],
 )
 def test_rows_that_cannot_be_asked_are_counted_and_named(task, name, changes, reason):
