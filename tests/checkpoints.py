@@ -33,7 +33,10 @@ SMALL = {
     "num_key_value_heads": 2, "max_position_embeddings": 1024, "initializer_range": 0.1,
 }  # fmt: skip
 # Splits of Qwen2 (single digits) and of Llama 3 (up to three digits), shortened to what matters for ASCII text.
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}"
+    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def texts() -> list[str]:
@@ -62,7 +65,9 @@ def byte_level(specials: list[str], before: list, normalizer=None, **options) ->
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(before)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(texts(), trainer)
     return tokenizer
 
@@ -99,7 +104,10 @@ def smollm2_tokenizer() -> Tokenizer:
 
 def _split(digits: str) -> list:
     pattern = Regex(SPLIT.format(digits=digits))
-    return [pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    return [
+        pre_tokenizers.Split(pattern, "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
 
 
 def qwen2_tokenizer() -> Tokenizer:
@@ -125,7 +133,9 @@ def gemma2_tokenizer() -> Tokenizer:
 
 
 def roberta_tokenizer() -> Tokenizer:
-    tokenizer = byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"], [pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer = byte_level(
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"], [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends
@@ -162,27 +172,49 @@ ROBERTA = Kind(
 )  # fmt: skip
 KINDS = {
     "smollm2_135m": Kind(
-        LlamaConfig, {"tie_word_embeddings": True}, smollm2_tokenizer, "GPT2Tokenizer",
-        {"bos_token": END, "eos_token": END, "unk_token": END}, {"add_prefix_space": False},
+        LlamaConfig,
+        {"tie_word_embeddings": True},
+        smollm2_tokenizer,
+        "GPT2Tokenizer",
+        {"bos_token": END, "eos_token": END, "unk_token": END},
+        {"add_prefix_space": False},
     ),
     "qwen2_5_0_5b": Kind(
-        Qwen2Config, {"tie_word_embeddings": True}, qwen2_tokenizer, "Qwen2Tokenizer",
-        {"eos_token": END, "pad_token": END}, {"add_bos_token": False},
+        Qwen2Config,
+        {"tie_word_embeddings": True},
+        qwen2_tokenizer,
+        "Qwen2Tokenizer",
+        {"eos_token": END, "pad_token": END},
+        {"add_bos_token": False},
     ),
     "llama2_7b": Kind(
-        LlamaConfig, {"num_key_value_heads": 4}, llama2_tokenizer, "LlamaTokenizer",
+        LlamaConfig,
+        {"num_key_value_heads": 4},
+        llama2_tokenizer,
+        "LlamaTokenizer",
         {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
         {"add_bos_token": True, "add_eos_token": False},
     ),
     "llama3_1_8b": Kind(
-        LlamaConfig, {"rope_parameters": LLAMA3_ROPE}, llama3_tokenizer, "PreTrainedTokenizerFast",
-        {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}, {},
+        LlamaConfig,
+        {"rope_parameters": LLAMA3_ROPE},
+        llama3_tokenizer,
+        "PreTrainedTokenizerFast",
+        {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
+        {},
     ),
     "gemma2_9b": Kind(
         Gemma2Config,
-        {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 16, "head_dim": 8,
-         "query_pre_attn_scalar": 8, "tie_word_embeddings": True},
-        gemma2_tokenizer, "GemmaTokenizer",
+        {
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+            "sliding_window": 16,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "tie_word_embeddings": True,
+        },
+        gemma2_tokenizer,
+        "GemmaTokenizer",
         {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"},
         {"add_bos_token": True, "add_eos_token": False},
     ),
@@ -190,15 +222,32 @@ KINDS = {
     "roberta_large": ROBERTA,
     "deberta_v3_base": Kind(
         DebertaV2Config,
-        {"relative_attention": True, "position_buckets": 8, "max_relative_positions": -1, "share_att_key": True,
-         "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0,
-         "max_position_embeddings": 128},
-        deberta_tokenizer, "DebertaV2Tokenizer",
-        {"bos_token": "[CLS]", "eos_token": "[SEP]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]",
-         "unk_token": "[UNK]", "mask_token": "[MASK]"},
-        {}, AutoModelForMaskedLM,
+        {
+            "relative_attention": True,
+            "position_buckets": 8,
+            "max_relative_positions": -1,
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+            "max_position_embeddings": 128,
+        },
+        deberta_tokenizer,
+        "DebertaV2Tokenizer",
+        {
+            "bos_token": "[CLS]",
+            "eos_token": "[SEP]",
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "pad_token": "[PAD]",
+            "unk_token": "[UNK]",
+            "mask_token": "[MASK]",
+        },
+        {},
+        AutoModelForMaskedLM,
     ),
-}  # fmt: skip
+}
 
 
 def write_checkpoint(name: str, folder: Path) -> Path:

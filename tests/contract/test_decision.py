@@ -79,7 +79,10 @@ def test_stock_peft_loads_the_adapter_on_the_untouched_model(name, bundle, task,
 
 @pytest.mark.parametrize("name", method_names())
 def test_same_seed_same_start(name, checkpoint, task):
-    states = [attach(name, decision.load(tiny_model(checkpoint), data_settings(), "cpu"), task)[1].state_dict() for _ in range(2)]
+    states = [
+        attach(name, decision.load(tiny_model(checkpoint), data_settings(), "cpu"), task)[1].state_dict()
+        for _ in range(2)
+    ]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 

@@ -78,7 +78,10 @@ def refused(command, small_run, places, tmp_path, monkeypatch):
         (("eval.limit=0",), ("eval.limit=0", "greater than 0")),
         (("adapter.rank=0",), ("adapter.rank=0", "greater than 0")),
         (("method.rank=0",), ("rank", "0")),
-        (("adapter.rank=33",), ("rank 33 is larger than layer 'model.layers.0.self_attn.q_proj' (32x32)", "at most 32")),
+        (
+            ("adapter.rank=33",),
+            ("rank 33 is larger than layer 'model.layers.0.self_attn.q_proj' (32x32)", "at most 32"),
+        ),
         (("model.targets=[q_prj]",), ("model.targets: q_prj matches no linear layer", "q_proj")),
         (("model.targets=[]",), ("model.targets is empty", "q_proj")),
         (("model.targets=[norm]",), ("norm matches no linear layer",)),
@@ -91,7 +94,7 @@ def refused(command, small_run, places, tmp_path, monkeypatch):
         (("data.train=openai/gsm8",), ("openai/gsm8'", "Did you mean 'openai/gsm8k'")),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, tuple) and "=" in value[0] else None,
-)  # fmt: skip
+)
 def test_mistakes_in_values(arguments, expected, refused):
     sentence = refused(*arguments, loads=arguments[0].startswith(("stage=tune", "data.max_length")))
     for part in expected:
@@ -187,7 +190,9 @@ def test_broken_checkpoints(damage, checkpoint, refused, tmp_path):
 
 def test_a_model_that_is_not_here_names_the_command_that_gets_it(command, mirror, places):
     code, _, err = command("method=lora", "task=gsm8k", "scale=paper", f"data.root={mirror}", *places)
-    assert code == 2 and "meta-llama/Llama-2-7b-hf is not on this machine" in err and "make fetch MODEL=llama2_7b" in err
+    assert (
+        code == 2 and "meta-llama/Llama-2-7b-hf is not on this machine" in err and "make fetch MODEL=llama2_7b" in err
+    )
 
 
 def test_data_root_without_the_data_set_names_the_command_that_gets_it(refused, tmp_path):
@@ -200,7 +205,9 @@ def test_a_damaged_data_file_is_named(refused, tmp_path):
     rows = gsm8k.generate("train", 8)
     write_gsm8k(tmp_path / "hub", rows, rows)
     (tmp_path / "hub/openai/gsm8k/main/train-00000-of-00001.parquet").write_bytes(b"PAR1 nonsense")
-    assert "train-00000-of-00001.parquet of data set 'openai/gsm8k'" in refused(f"data.root={tmp_path / 'hub'}", loads=True)
+    assert "train-00000-of-00001.parquet of data set 'openai/gsm8k'" in refused(
+        f"data.root={tmp_path / 'hub'}", loads=True
+    )
 
 
 @pytest.mark.parametrize("column", ["question", "answer"])
@@ -260,7 +267,9 @@ def test_a_corrupt_record_is_reported_skipped_and_kept(command, small_run, place
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_a_loss_that_is_not_finite_gives_a_failed_record_with_the_step(step, command, small_run, places, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_gives_a_failed_record_with_the_step(
+    step, command, small_run, places, tmp_path, monkeypatch
+):
     true_loss, calls = GSM8K.loss, []
 
     def loss(self, module, batch):
@@ -280,7 +289,9 @@ def test_a_loss_that_is_not_finite_gives_a_failed_record_with_the_step(step, com
 
 
 def test_weights_that_blow_up_in_the_last_step_are_a_failure_too(command, small_run, places, tmp_path):
-    code, *_ = command("method=lora", "task=gsm8k", *small_run, *places, "train.lr=1e38", "train.schedule=constant", "train.steps=1")
+    code, *_ = command(
+        "method=lora", "task=gsm8k", *small_run, *places, "train.lr=1e38", "train.schedule=constant", "train.steps=1"
+    )
     assert code == 1
     (record,) = Store(tmp_path / "results").read_all()
     assert record.status == "failed" and "1 steps" in record.error

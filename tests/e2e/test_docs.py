@@ -18,22 +18,37 @@ import pytest
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SHORT = ["train.epochs=null", "train.steps=2", "train.batch_size=8", "train.micro_batch_size=8", "calibration.batch_size=8",
-         "eval.limit=2", "tracking=off", "threads=1"]  # fmt: skip
+SHORT = [
+    "train.epochs=null",
+    "train.steps=2",
+    "train.batch_size=8",
+    "train.micro_batch_size=8",
+    "calibration.batch_size=8",
+    "eval.limit=2",
+    "tracking=off",
+    "threads=1",
+]
 GENERATES = ["eval.max_new_tokens=8"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def typed(page) -> list[str]:
     """The command lines of a page's blocks, one per command, without comments."""
-    lines = [line for language, block in BLOCK.findall(page.read_text(encoding="utf-8")) if not language for line in block.splitlines()]
+    lines = [
+        line
+        for language, block in BLOCK.findall(page.read_text(encoding="utf-8"))
+        if not language
+        for line in block.splitlines()
+    ]
     parts = [part.strip() for line in lines for part in line.split("#")[0].split("&&")]
     return [part for part in parts if part.startswith(("python run.py", "make "))]
 
 
 ALL = sorted({command for page in PAGES for command in typed(page)})
 RUNS = [shlex.split(command)[2:] for command in ALL if command.startswith("python") and "<" not in command]
-FAMILIES = {f"task={folder.name}" for folder in (ROOT / "conf/task").iterdir() if folder.is_dir()} - {"task=commonsense"}
+FAMILIES = {f"task={folder.name}" for folder in (ROOT / "conf/task").iterdir() if folder.is_dir()} - {
+    "task=commonsense"
+}
 EXAMPLES = {"method=row_lora", "method=my_method", "task=wnli"}  # made by the pages that name them
 
 
@@ -96,7 +111,9 @@ def test_every_link_of_a_page_leads_somewhere():
 @pytest.mark.parametrize("name", ["add_a_method", "add_a_task"])
 def test_the_worked_example_of_a_page_works(name, tmp_path):
     copy = tmp_path / "project"
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     for file in listed:
         if not file.startswith(("results/", "docs/img")) and (ROOT / file).is_file():
             (copy / file).parent.mkdir(parents=True, exist_ok=True)
@@ -115,6 +132,11 @@ def test_the_worked_example_of_a_page_works(name, tmp_path):
         if line.startswith("make test"):
             call = ["-m", "pytest", "-n", "0", "-q", *shlex.split(re.search('ARGS="(.*)"', line)[1])]
         else:
-            call = [*shlex.split(line)[1:], *SHORT, f"results_dir={tmp_path / 'results'}", f"runs_dir={tmp_path / 'runs'}"]
+            call = [
+                *shlex.split(line)[1:],
+                *SHORT,
+                f"results_dir={tmp_path / 'results'}",
+                f"runs_dir={tmp_path / 'runs'}",
+            ]
         done = subprocess.run([sys.executable, *call], cwd=copy, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -18,8 +18,17 @@ from eva_bench.settings.compose import compose_spec
 from pocket.datasets import glue
 from tests.conftest import CONF
 
-SHORT = ["train.epochs=null", "train.steps=2", "train.batch_size=8", "train.micro_batch_size=8", "calibration.batch_size=8",
-         "adapter.rank=4", "eval.limit=40", "tracking=off", "threads=1"]  # fmt: skip
+SHORT = [
+    "train.epochs=null",
+    "train.steps=2",
+    "train.batch_size=8",
+    "train.micro_batch_size=8",
+    "calibration.batch_size=8",
+    "adapter.rank=4",
+    "eval.limit=40",
+    "tracking=off",
+    "threads=1",
+]
 FILES = {"cola": ("train", "validation"), "rte": ("train", "validation"), "stsb": ("train", "validation"),
          "mnli": ("train", "validation_matched", "validation_mismatched")}  # fmt: skip
 
@@ -30,7 +39,10 @@ def hub(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("hub")
     for subset, splits in FILES.items():
         for i, split in enumerate(splits):
-            rows = [{k: v for k, v in row.items() if k != "part"} for row in glue.generate("train", subset)[60 * i : 60 * i + 60]]
+            rows = [
+                {k: v for k, v in row.items() if k != "part"}
+                for row in glue.generate("train", subset)[60 * i : 60 * i + 60]
+            ]
             write_rows(root, subset, split, rows)
     return root
 
@@ -49,7 +61,9 @@ def run(tmp_path: Path, *overrides: str):
     return spec, Store(tmp_path / "results").read(spec)
 
 
-def exported_logits(tmp_path: Path, spec, base: Path, outputs: int, samples: list[dict], columns: list[str]) -> list[list[float]]:
+def exported_logits(
+    tmp_path: Path, spec, base: Path, outputs: int, samples: list[dict], columns: list[str]
+) -> list[list[float]]:
     """Outputs of the exported adapter on the untouched encoder, with stock libraries only."""
     module = AutoModelForSequenceClassification.from_pretrained(base, num_labels=outputs)
     model = PeftModel.from_pretrained(module, tmp_path / "runs" / spec.run_id / "adapter").eval()
@@ -60,7 +74,15 @@ def exported_logits(tmp_path: Path, spec, base: Path, outputs: int, samples: lis
 
 @pytest.mark.parametrize(("subset", "method"), [("cola", "lora"), ("stsb", "pissa"), ("mnli", "eva")])
 def test_a_pocket_run_learns_records_both_epochs_and_exports_its_head(subset, method, tmp_path):
-    spec, record = run(tmp_path, f"method={method}", f"task=glue/{subset}", "train.epochs=2", "eval.limit=80", "threads=1", "tracking=off")
+    spec, record = run(
+        tmp_path,
+        f"method={method}",
+        f"task=glue/{subset}",
+        "train.epochs=2",
+        "eval.limit=80",
+        "threads=1",
+        "tracking=off",
+    )
     task = spec.task
     assert record.status == "ok" and record.trainable_parameters > 0
     for name in (*task.metrics, "collapsed", "reference_loss"):
@@ -70,10 +92,14 @@ def test_a_pocket_run_learns_records_both_epochs_and_exports_its_head(subset, me
     assert record.metrics[task.primary] == record.epochs[-1][task.primary]
     assert record.metrics["reference_loss"] < record.metrics_before["reference_loss"]
 
-    samples = [json.loads(line) for line in (tmp_path / "runs" / spec.run_id / "samples.jsonl").read_text().splitlines()]
+    samples = [
+        json.loads(line) for line in (tmp_path / "runs" / spec.run_id / "samples.jsonl").read_text().splitlines()
+    ]
     assert len(samples) == 80
     rows = glue.generate("test", subset, 5)
-    found = exported_logits(tmp_path, spec, CONF.parent / "pocket/weights/encoder", task.classes, rows, task.format["columns"])
+    found = exported_logits(
+        tmp_path, spec, CONF.parent / "pocket/weights/encoder", task.classes, rows, task.format["columns"]
+    )
     for outputs, sample in zip(found, samples, strict=False):
         assert outputs == pytest.approx(sample["outputs"], abs=1e-4)
     if subset == "mnli":
@@ -91,8 +117,17 @@ def test_a_pocket_run_learns_records_both_epochs_and_exports_its_head(subset, me
 )
 def test_recipes_on_small_checkpoints(scale, model, method, more, checkpoint, hub, tmp_path):
     folder = checkpoint(model)
-    spec, record = run(tmp_path, f"method={method}", "task=glue/mnli", f"scale={scale}", f"model={model}", f"model.path={folder}",
-                       f"data.root={hub}", *SHORT, *more)  # fmt: skip
+    spec, record = run(
+        tmp_path,
+        f"method={method}",
+        "task=glue/mnli",
+        f"scale={scale}",
+        f"model={model}",
+        f"model.path={folder}",
+        f"data.root={hub}",
+        *SHORT,
+        *more,
+    )
     assert (record.status, record.steps, record.metrics["samples"]) == ("ok", 2, 40)
     assert {"accuracy_matched", "accuracy_mismatched", "best/accuracy_matched"} <= set(record.metrics)
     assert record.spec.identity.train_data.name == "nyu-mll/glue/mnli"
@@ -115,8 +150,18 @@ def test_seeds_have_their_own_heads_and_score_before(tmp_path, checkpoint, hub):
 @pytest.mark.real
 @pytest.mark.parametrize(("subset", "rows", "dev"), [("cola", 8551, 1043), ("rte", 2490, 277)])
 def test_real_rows_on_the_pocket_encoder(subset, rows, dev, real_data, tmp_path):
-    _, record = run(tmp_path, "method=eva", f"task=glue/{subset}", f"data.root={real_data / 'hub'}", "train.epochs=null",
-                    "train.steps=8", "data.max_length=64", "eval.every_epoch=false", "tracking=off", "threads=1")  # fmt: skip
+    _, record = run(
+        tmp_path,
+        "method=eva",
+        f"task=glue/{subset}",
+        f"data.root={real_data / 'hub'}",
+        "train.epochs=null",
+        "train.steps=8",
+        "data.max_length=64",
+        "eval.every_epoch=false",
+        "tracking=off",
+        "threads=1",
+    )
     assert record.status == "ok" and record.spec.identity.train_data.as_pinned
     assert record.data["rows"] == rows and record.metrics["samples"] == record.metrics_before["samples"] == dev
     primary = record.spec.task.primary
@@ -151,14 +196,19 @@ def test_mistakes_in_names_and_data(refused, hub, tmp_path):
     )
     broken = tmp_path / "hub"
     write_rows(broken, "cola", "train", [{"sentence": "A text.", "label": 1, "idx": 0}] * 20)
-    assert "validation-00000-of-00001.parquet) is not below data.root" in refused("task=glue/cola", f"data.root={broken}")
-    write_rows(broken, "cola", "validation", [{"sentence": "A text.", "label": -1, "idx": 0}] * 20)  # as in the test split
+    assert "validation-00000-of-00001.parquet) is not below data.root" in refused(
+        "task=glue/cola", f"data.root={broken}"
+    )
+    unlabelled = {"sentence": "A text.", "label": -1, "idx": 0}  # as in the test split
+    write_rows(broken, "cola", "validation", [unlabelled] * 20)
     message = refused("task=glue/cola", f"data.root={broken}")
     assert "20 of 20 rows of 'nyu-mll/glue/cola' have a label outside 0 to 1" in message
     write_rows(broken, "cola", "train", [{"text": "A text.", "label": 1}] * 20)
     assert "has no column 'sentence'; it has text, label" in refused("task=glue/cola", f"data.root={broken}")
     write_rows(broken, "cola", "train", [{"sentence": "A text." * (i != 3), "label": 1} for i in range(20)])
-    assert "1 of 20 rows of 'nyu-mll/glue/cola' have an empty text: rows 3." in refused("task=glue/cola", f"data.root={broken}")
+    assert "1 of 20 rows of 'nyu-mll/glue/cola' have an empty text: rows 3." in refused(
+        "task=glue/cola", f"data.root={broken}"
+    )
 
 
 def test_mistakes_in_models(refused, checkpoint, tmp_path):

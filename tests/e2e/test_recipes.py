@@ -1,4 +1,4 @@
-"""Every language model of the lite and paper recipes, on a small random checkpoint of its architecture and tokenizer."""
+"""Every language model of the lite and paper recipes, as a small random checkpoint of its architecture."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_two_steps_evaluation_record_and_a_stock_adapter(scale, name, checkpoint
 
     runs = tmp_path / "runs"
     tokens = torch.randint(3, 400, (2, 24), generator=torch.Generator().manual_seed(0))
-    untouched = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=spec.model.attention)
+    untouched = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation=spec.model.attention
+    )
     with torch.no_grad():
         wanted = trained_model(spec, runs)(tokens).logits
         loaded = PeftModel.from_pretrained(untouched, runs / spec.run_id / "adapter").eval()

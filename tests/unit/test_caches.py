@@ -14,7 +14,11 @@ from eva_bench.records.environment import CODE
 from eva_bench.run import cache, checkpoint
 from tests.conftest import ROOT
 
-TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16), "c": torch.tensor([], dtype=torch.int64)}
+TENSORS = {
+    "a": torch.arange(6.0).reshape(2, 3),
+    "b": torch.ones(4, dtype=torch.bfloat16),
+    "c": torch.tensor([], dtype=torch.int64),
+}
 
 
 def test_tensors_and_facts_come_back_exactly(tmp_path):

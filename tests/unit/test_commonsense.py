@@ -20,20 +20,44 @@ from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF
 from tests.settings import data_settings, eval_settings, model_settings, train_settings
 
-ARC = {"question": "What melts?", "choices": {"text": ["ice", "stone", "sand"], "label": ["A", "B", "C"]}, "answerKey": "A"}
+ARC = {
+    "question": "What melts?",
+    "choices": {"text": ["ice", "stone", "sand"], "label": ["A", "B", "C"]},
+    "answerKey": "A",
+}
 ROWS = {
     "boolq": {"passage": "Ice is cold.", "question": "is ice cold", "label": 1},
     "piqa": {"goal": "To cut bread,", "sol1": "use a knife.", "sol2": "use a cup.", "label": 0},
-    "siqa": {"context": "Ann fell.", "question": "How is she?", "answerA": "fine", "answerB": "hurt", "answerC": "late", "label": "2"},
-    "hellaswag": {
-        "activity_label": "Baking", "ctx_a": "She mixes flour.", "ctx_b": "then she", "ctx": "She mixes flour. then she",
-        "endings": ["sleeps.", "swims.", "bakes.", "sings."], "label": "2",
+    "siqa": {
+        "context": "Ann fell.",
+        "question": "How is she?",
+        "answerA": "fine",
+        "answerB": "hurt",
+        "answerC": "late",
+        "label": "2",
     },
-    "winogrande": {"sentence": "The cup fits into the box as the _ is small.", "option1": "cup", "option2": "box", "answer": "1"},
+    "hellaswag": {
+        "activity_label": "Baking",
+        "ctx_a": "She mixes flour.",
+        "ctx_b": "then she",
+        "ctx": "She mixes flour. then she",
+        "endings": ["sleeps.", "swims.", "bakes.", "sings."],
+        "label": "2",
+    },
+    "winogrande": {
+        "sentence": "The cup fits into the box as the _ is small.",
+        "option1": "cup",
+        "option2": "box",
+        "answer": "1",
+    },
     "arc_easy": ARC,
     "arc_challenge": ARC | {"choices": {"text": list("vwxyz"), "label": list("12345")}, "answerKey": "5"},
-    "openbookqa": {"question_stem": "A seed", "choices": {"text": ["grows", "sings", "reads", "melts"], "label": list("ABCD")}, "answerKey": "D "},
-}  # fmt: skip
+    "openbookqa": {
+        "question_stem": "A seed",
+        "choices": {"text": ["grows", "sings", "reads", "melts"], "label": list("ABCD")},
+        "answerKey": "D ",
+    },
+}
 FORMAT_SHA256 = "f08460edaae30ad1c7b36ff9589a183f4f1e8fd752ff3ff5aa11bf0570abc271"
 
 
@@ -59,21 +83,48 @@ def test_a_change_of_any_prompt_is_a_new_version():
 @pytest.mark.parametrize(
     ("name", "prompt", "label"),
     [
-        ("boolq", "Passage: Ice is cold.\nAfter reading this passage, please answer the following question with true or false, "
-         "question: is ice cold\nAnswer format: true/false\nThe correct answer is", "true"),
-        ("piqa", "Please choose the correct solution to the question: To cut bread,\nSolution1: use a knife.\nSolution2: use a cup.\n"
-         "Answer format: solution1/solution2\nThe correct answer is", "solution1"),
-        ("siqa", "Please choose the correct answer to the question: Ann fell. How is she?\nAnswer1: fine\nAnswer2: hurt\nAnswer3: late\n"
-         "Answer format: answer1/answer2/answer3\nThe correct answer is", "answer2"),
-        ("hellaswag", "Please choose the correct ending to complete the given sentence: Baking: She mixes flour. Then she\n"
-         "Ending1: sleeps.\nEnding2: swims.\nEnding3: bakes.\nEnding4: sings.\n"
-         "Answer format: ending1/ending2/ending3/ending4\nThe correct answer is", "ending3"),
-        ("winogrande", "Please choose the correct answer to fill in the blank to complete the given sentence: The cup fits into the box "
-         "as the _ is small.\nOption1: cup\nOption2: box\nAnswer format: option1/option2\nThe correct answer is", "option1"),
-        ("arc_easy", "Please choose the correct answer to the question: What melts?\nAnswer1: ice\nAnswer2: stone\nAnswer3: sand\n"
-         "Answer format: answer1/answer2/answer3\nThe correct answer is", "answer1"),
+        (
+            "boolq",
+            "Passage: Ice is cold.\nAfter reading this passage, please answer the following question with "
+            "true or false, question: is ice cold\nAnswer format: true/false\nThe correct answer is",
+            "true",
+        ),
+        (
+            "piqa",
+            "Please choose the correct solution to the question: To cut bread,\nSolution1: use a knife.\n"
+            "Solution2: use a cup.\nAnswer format: solution1/solution2\nThe correct answer is",
+            "solution1",
+        ),
+        (
+            "siqa",
+            "Please choose the correct answer to the question: Ann fell. How is she?\n"
+            "Answer1: fine\nAnswer2: hurt\nAnswer3: late\n"
+            "Answer format: answer1/answer2/answer3\nThe correct answer is",
+            "answer2",
+        ),
+        (
+            "hellaswag",
+            "Please choose the correct ending to complete the given sentence: Baking: She mixes flour. Then she\n"
+            "Ending1: sleeps.\nEnding2: swims.\nEnding3: bakes.\nEnding4: sings.\n"
+            "Answer format: ending1/ending2/ending3/ending4\nThe correct answer is",
+            "ending3",
+        ),
+        (
+            "winogrande",
+            "Please choose the correct answer to fill in the blank to complete the given sentence: The cup fits "
+            "into the box as the _ is small.\n"
+            "Option1: cup\nOption2: box\nAnswer format: option1/option2\nThe correct answer is",
+            "option1",
+        ),
+        (
+            "arc_easy",
+            "Please choose the correct answer to the question: What melts?\n"
+            "Answer1: ice\nAnswer2: stone\nAnswer3: sand\n"
+            "Answer format: answer1/answer2/answer3\nThe correct answer is",
+            "answer1",
+        ),
     ],
-)  # fmt: skip
+)
 def test_prompts_and_right_labels(task, name, prompt, label):
     text = read(task, name)
     assert (text["prompt"], text["label"]) == (prompt, label)
@@ -145,7 +196,12 @@ def sample(name: str, target: int, response: int, options: int = 2, **more) -> d
 
 
 def test_scores_are_means_over_sets_not_over_rows(task):
-    samples = [sample("piqa", 0, 0), sample("siqa", 0, 0, 3), sample("siqa", 0, 1, 3, truncated=True), sample("siqa", 2, 1, 4)]
+    samples = [
+        sample("piqa", 0, 0),
+        sample("siqa", 0, 0, 3),
+        sample("siqa", 0, 1, 3, truncated=True),
+        sample("siqa", 2, 1, 4),
+    ]
     scores = task.score(samples)
     assert scores["piqa/accuracy"] == 1 and scores["siqa/accuracy"] == pytest.approx(1 / 3)
     assert scores["mean"] == pytest.approx(2 / 3)
@@ -199,8 +255,12 @@ def test_likelihoods_are_those_of_the_tokens_that_training_sees(task, bundle, tm
 def test_a_prompt_longer_than_the_context_loses_its_beginning_and_is_counted(task, bundle, tmp_path):
     long = ROWS["boolq"] | {"passage": "Ice is cold. " * 600}
     rows = [{"set": "boolq", **long}, {"set": "boolq", **long, "passage": "Stones are hard. " + long["passage"]}]
-    docs = [{"harness": "commonsense_boolq", "target": text["label"], **text} for text in task.texts(rows, "commonsense")]
-    first, second = choose(bundle, docs, eval_settings(batch_size=2, chunk=2), tmp_path / "samples.jsonl", lambda *_: None)
+    docs = [
+        {"harness": "commonsense_boolq", "target": text["label"], **text} for text in task.texts(rows, "commonsense")
+    ]
+    first, second = choose(
+        bundle, docs, eval_settings(batch_size=2, chunk=2), tmp_path / "samples.jsonl", lambda *_: None
+    )
     assert first["truncated"] and second["truncated"]
     assert first["loglikelihoods"] == pytest.approx(second["loglikelihoods"], abs=1e-4)  # what differs was cut off
     assert task.score([first, second])["truncated"] == 1
@@ -217,7 +277,8 @@ def test_the_loss_is_on_the_label_alone_unless_asked(task, bundle):
     rows = [{"set": "piqa", **ROWS["piqa"]}]
     data = data_settings(max_length=1024, too_long="drop")
     answer, whole = (
-        task.train_data(rows, "commonsense", bundle, data, train_settings(loss_on_prompt=on)).examples[0] for on in (False, True)
+        task.train_data(rows, "commonsense", bundle, data, train_settings(loss_on_prompt=on)).examples[0]
+        for on in (False, True)
     )
     tokenizer = bundle.processor
     counted = [i for i, label in zip(answer["input_ids"], answer["labels"], strict=True) if label != -100]

@@ -13,7 +13,10 @@ from tests.checkpoints import KINDS, write_checkpoint
 from tests.settings import data_settings, model_settings
 from tests.unit.test_train import task  # noqa: F401 - a fixture
 
-PAIRS = [("Question: How many eggs?\nAnswer:", " She has 16 eggs.\n#### 16"), ("Question: And now, é?\nAnswer:", " 3*6=<<3*6=18>>18\n#### 18")]
+PAIRS = [
+    ("Question: How many eggs?\nAnswer:", " She has 16 eggs.\n#### 16"),
+    ("Question: And now, é?\nAnswer:", " 3*6=<<3*6=18>>18\n#### 18"),
+]
 
 
 LANGUAGE = [name for name, kind in KINDS.items() if kind.model is AutoModelForCausalLM]
@@ -64,7 +67,8 @@ def test_rows_that_are_too_long_are_counted(bundle):
     short = [PAIRS[0], ("Q:", " 1")]
     dropped = encode(short, bundle.processor, 12, "drop", False)
     assert dropped.facts == {"rows": 2, "truncated": 0, "dropped": 1} and len(dropped.examples) == 1
-    assert encode(short, bundle.processor, 12, "truncate", False).facts["dropped"] == 1  # no token of its answer is left
+    cut = encode(short, bundle.processor, 12, "truncate", False)
+    assert cut.facts["dropped"] == 1  # no token of its answer is left
     with pytest.raises(UserError, match=r"data\.max_length=3"):
         encode(PAIRS, bundle.processor, 3, "truncate", False)
 
@@ -80,5 +84,8 @@ def test_padding_and_company_do_not_change_a_loss(bundle, task):  # noqa: F811
 
 def test_shapes_of_a_padded_batch():
     batch = pad([{"input_ids": [5, 6, 7], "labels": [IGNORE, 6, 7]}, {"input_ids": [8], "labels": [8]}], 0, "cpu")
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]] and batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]] and batch["attention_mask"].tolist() == [
+        [1, 1, 1],
+        [1, 0, 0],
+    ]
     assert batch["labels"].tolist() == [[IGNORE, 6, 7], [8, IGNORE, IGNORE]]

@@ -72,7 +72,9 @@ def test_a_file_with_another_checksum_is_removed_and_named(mirror, tmp_path):
 def test_a_complete_data_set_is_not_fetched_again(mirror, tmp_path):
     fetch.fetch_dataset("meta-math/MetaMathQA")
     fetch.fetch_dataset("meta-math/MetaMathQA")
-    assert mirror == [("meta-math/MetaMathQA", "MetaMathQA-395K.json", catalogue.entry("meta-math/MetaMathQA")["revision"])]
+    assert mirror == [
+        ("meta-math/MetaMathQA", "MetaMathQA-395K.json", catalogue.entry("meta-math/MetaMathQA")["revision"])
+    ]
     complete = json.loads((tmp_path / "meta-math/MetaMathQA/.complete.json").read_text())
     assert complete["revision"] == catalogue.entry("meta-math/MetaMathQA")["revision"]
 

@@ -32,7 +32,9 @@ def answered(labels, predictions, classes: int = 2, parts=None) -> list[dict]:
     for i, (label, prediction) in enumerate(zip(labels, predictions, strict=True)):
         outputs = [prediction] if classes == 1 else [2.0 * (c == prediction) for c in range(classes)]
         part = parts[i] if parts else None
-        samples.append({"label": label, "prediction": prediction, "outputs": outputs, "truncated": i == 0, "part": part})
+        samples.append(
+            {"label": label, "prediction": prediction, "outputs": outputs, "truncated": i == 0, "part": part}
+        )
     return samples
 
 
@@ -60,7 +62,9 @@ def test_constant_answers_are_0_for_matthews_and_counted_as_collapsed(constant):
 @pytest.mark.parametrize("value", [0.0, 2.5, 1e6, 2.5 + 1e-9])
 def test_a_constant_degree_correlates_with_nothing(value):
     predictions = [value] * 7 + [value * (1 + 1e-9)]
-    scores = glue_scores(answered([0.5 * i for i in range(8)], predictions, 1), ("pearson", "spearman"), regression=True)
+    scores = glue_scores(
+        answered([0.5 * i for i in range(8)], predictions, 1), ("pearson", "spearman"), regression=True
+    )
     assert scores["pearson"] == scores["spearman"] == 0 and scores["collapsed"] == 1
 
 
@@ -85,7 +89,9 @@ def test_metrics_against_their_definitions():
 
 
 def test_wrong_answers_and_the_share_of_truncated_rows():
-    scores = glue_scores(answered(LABELS, [1 - label for label in LABELS]), ("matthews", "accuracy", "f1"), regression=False)
+    scores = glue_scores(
+        answered(LABELS, [1 - label for label in LABELS]), ("matthews", "accuracy", "f1"), regression=False
+    )
     assert (scores["matthews"], scores["accuracy"], scores["f1"]) == (-1, 0, 0)
     assert scores["truncated"] == 1 / 8
     assert scores["reference_loss"] == pytest.approx(math.log(math.exp(2) + 1))  # logits 0 and 2, the wrong way round
@@ -109,7 +115,9 @@ def bundle(tmp_path_factory) -> ModelBundle:
 
 
 def rows(**changes) -> list[dict]:
-    start = [{"sentence1": "Anna has 3 books.", "sentence2": "Books are there.", "label": i % 2, "idx": i} for i in range(8)]
+    start = [
+        {"sentence1": "Anna has 3 books.", "sentence2": "Books are there.", "label": i % 2, "idx": i} for i in range(8)
+    ]
     start[5] |= changes
     return start
 
@@ -168,7 +176,13 @@ def test_padding_changes_no_answer(bundle, tmp_path):
     settings = data_settings(max_length=128)
     one_by_one, batched = (
         task("rte").evaluate(
-            bundle, data, "x", eval_settings(batch_size=size, chunk=4), settings, tmp_path / f"{size}.jsonl", lambda *_: None
+            bundle,
+            data,
+            "x",
+            eval_settings(batch_size=size, chunk=4),
+            settings,
+            tmp_path / f"{size}.jsonl",
+            lambda *_: None,
         )
         for size in (1, 10)
     )

@@ -99,7 +99,10 @@ def test_the_target_is_the_largest_return_and_never_beyond_the_data(task):
 
 
 def test_scores_are_of_the_last_step_and_of_any():
-    samples = [{"success": i < 1, "success_any": i < 3, "return": 10.0 * i, "expert_success": True, "expert_return": 9.0} for i in range(4)]
+    samples = [
+        {"success": i < 1, "success_any": i < 3, "return": 10.0 * i, "expert_success": True, "expert_return": 9.0}
+        for i in range(4)
+    ]
     scores = make_task(TASK).score(samples)
     assert scores == {"success": 0.25, "success_any": 0.75, "return": 15.0, "expert_success": 1.0, "expert_return": 9.0}
 

@@ -11,7 +11,9 @@ from eva_bench.system.errors import UserError
 from tests.records import record
 
 
-def tuned(method: str, lr: float, accuracy: float, loss: float = 1.0, seed: int = 100, stage="tune", rank=8, **train) -> Record:
+def tuned(
+    method: str, lr: float, accuracy: float, loss: float = 1.0, seed: int = 100, stage="tune", rank=8, **train
+) -> Record:
     spec = {
         "stage": stage,
         "adapter": {"rank": rank},
@@ -72,7 +74,10 @@ def test_the_file_holds_the_exact_value_and_its_records(tmp_path, monkeypatch, c
 
 
 def test_a_grid_over_ranks_chooses_the_pair_and_writes_both():
-    records = [tuned("lora", lr, accuracy, rank=rank) for lr, rank, accuracy in [(1e-3, 2, 0.1), (1e-2, 2, 0.5), (1e-3, 4, 0.7), (1e-2, 4, 0.6)]]
+    records = [
+        tuned("lora", lr, accuracy, rank=rank)
+        for lr, rank, accuracy in [(1e-3, 2, 0.1), (1e-2, 2, 0.5), (1e-3, 4, 0.7), (1e-2, 4, 0.6)]
+    ]
     choice = tune.select(records, "pocket", "math")["lora"]
     assert (choice.lr, choice.rank) == (1e-3, 4)
     assert yaml.safe_load(choice.to_yaml()) == {"adapter": {"rank": 4}, "train": {"lr": 1e-3}}

@@ -39,9 +39,18 @@ def leaves(value, path=()):
 
 
 OTHER = {  # choices and lists
-    "kind": "vision", "source": "hub", "too_long": "drop", "dtype": "bfloat16", "precision": "bf16", "schedule": "linear",
-    "stage": "tune", "targets": ["x"], "harness_sha256": ["x"], "official_sizes": True, "as_pinned": True,
-}  # fmt: skip
+    "kind": "vision",
+    "source": "hub",
+    "too_long": "drop",
+    "dtype": "bfloat16",
+    "precision": "bf16",
+    "schedule": "linear",
+    "stage": "tune",
+    "targets": ["x"],
+    "harness_sha256": ["x"],
+    "official_sizes": True,
+    "as_pinned": True,
+}
 
 
 def changed(spec: RunSpec, path: tuple) -> RunSpec:
@@ -139,7 +148,9 @@ def test_same_fingerprint_in_another_process_without_torch(base, spec):
         f"print(compose_spec({base!r}).run_id, 'torch' in sys.modules)"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == [spec.run_id, "False"]
 
 
@@ -168,7 +179,11 @@ def test_a_spec_is_plain_python_and_names_its_run(spec):
 
 def test_streams_of_a_seed_are_stable_and_differ():
     assert stream_seed(0, "data_order/0") == 181374507180031  # another value would change every run
-    seeds = {stream_seed(seed, name) for seed in range(50) for name in ("data_order/0", "data_order/1", "initialisation", "dropout")}
+    seeds = {
+        stream_seed(seed, name)
+        for seed in range(50)
+        for name in ("data_order/0", "data_order/1", "initialisation", "dropout")
+    }
     assert len(seeds) == 200 and all(0 <= seed < 2**48 for seed in seeds)
 
 
@@ -177,7 +192,10 @@ def test_missing_choices_are_refused():
         compose_spec(["task=gsm8k"])
 
 
-@pytest.mark.parametrize("extra", [[], ["scale=lite"], ["task=glue/cola", "scale=paper"], ["task=math", "task.primary=unanswered"], ["train.lr=1"]])
+@pytest.mark.parametrize(
+    "extra",
+    [[], ["scale=lite"], ["task=glue/cola", "scale=paper"], ["task=math", "task.primary=unanswered"], ["train.lr=1"]],
+)
 def test_the_short_way_to_the_recipe_is_the_long_way(extra, monkeypatch):
     overrides = ["method=eva", "task=gsm8k", *extra]
     if "task=glue/cola" in extra or "task=math" in extra:

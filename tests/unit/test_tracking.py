@@ -71,7 +71,13 @@ def test_everything_that_matters_reaches_the_mirror(monkeypatch, tmp_path, capsy
     run = FakeRun()
     tracker = whole_run(monkeypatch, tmp_path, run)
     merged = {key: value for values in run.logged for key, value in values.items()}
-    assert {"train/loss": 1.0, "before/m": 0.1, "after/m": 0.5, "status": "ok", "seconds/train": 2.0}.items() <= merged.items()
+    assert {
+        "train/loss": 1.0,
+        "before/m": 0.1,
+        "after/m": 0.5,
+        "status": "ok",
+        "seconds/train": 2.0,
+    }.items() <= merged.items()
     assert isinstance(merged["ranks"], wandb.Histogram) and run.finished == 0
     assert run.arguments["id"] == "r" and run.arguments["config"] == {"seed": 0} and run.arguments["mode"] == "offline"
     assert tracker.where.startswith("offline") and capsys.readouterr().err == ""

@@ -22,8 +22,19 @@ SETTINGS = {"steps": 6, "schedule": "cosine", "warmup_ratio": 0.3, "weight_decay
 
 @pytest.fixture(scope="module")
 def task():
-    return make_task({"_target_": "tasks.gsm8k.GSM8K", "name": "gsm8k", "family": "math", "primary": "x", "dataset": "openai/gsm8k",
-                  "pocket": "pocket/gsm8k", "harness": "gsm8k", "format": {}, "eval_prompt": ""})  # fmt: skip
+    return make_task(
+        {
+            "_target_": "tasks.gsm8k.GSM8K",
+            "name": "gsm8k",
+            "family": "math",
+            "primary": "x",
+            "dataset": "openai/gsm8k",
+            "pocket": "pocket/gsm8k",
+            "harness": "gsm8k",
+            "format": {},
+            "eval_prompt": "",
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,19 @@ def fit(task, examples, file, method_name="lora", dropout=0.0, **changes):
     bundle = ModelBundle(module, Pads(), find_targets(module, ["q_proj", "down_proj"]), "language")
     method = make_method(method_values(method_name))
     adapter = method.attach(bundle, None, 0)
-    result = train.fit(bundle, adapter, method, task, examples, train_settings(**SETTINGS | changes), 0, checkpoint_file=file, stop=stop, progress=progress, after_epoch=after_epoch)
+    result = train.fit(
+        bundle,
+        adapter,
+        method,
+        task,
+        examples,
+        train_settings(**SETTINGS | changes),
+        0,
+        checkpoint_file=file,
+        stop=stop,
+        progress=progress,
+        after_epoch=after_epoch,
+    )
     return adapter.state_dict(), result
 
 
@@ -163,7 +186,9 @@ def test_scoring_after_epochs_changes_nothing_and_is_kept(task, examples, tmp_pa
 @pytest.mark.parametrize("method", ["lora", "eva_dora", "full"])
 def test_another_learning_rate_for_b_is_for_b_alone(method):
     bundle = ModelBundle(tiny_llama(), Pads(), ("model.layers.0.self_attn.q_proj",), "language")
-    batches = [{"input_ids": torch.randint(3, 60, (8, 12), generator=torch.Generator().manual_seed(n))} for n in range(8)]
+    batches = [
+        {"input_ids": torch.randint(3, 60, (8, 12), generator=torch.Generator().manual_seed(n))} for n in range(8)
+    ]
     method = make_method(method_values(method))
     adapter = method.attach(bundle, batches, 0)
     groups = method.parameter_groups(adapter, 1e-3, 0.1, lr_ratio=16)

@@ -41,7 +41,9 @@ def test_nineteen_tasks_in_three_groups_with_the_official_classes():
 def test_pocket_rows_are_reproducible_even_and_within_the_classes(name):
     rows = vtab1k.generate("test", name, 60)
     again = vtab1k.generate("test", name, 60)
-    assert all(np.array_equal(a["image"], b["image"]) and a["label"] == b["label"] for a, b in zip(rows, again, strict=True))
+    assert all(
+        np.array_equal(a["image"], b["image"]) and a["label"] == b["label"] for a, b in zip(rows, again, strict=True)
+    )
     assert all(row["image"].shape == (32, 32, 3) and row["image"].dtype == np.uint8 for row in rows)
     classes = catalogue.entry(f"vtab1k/{name}")["classes"]
     labels = [row["label"] for row in rows]
@@ -133,8 +135,12 @@ def test_samples_scores_and_training_examples(tmp_path):
     task, bundle = task_of("vtab1k/kitti"), load_vit("pocket_vision", None, outputs=4)
     rows = vtab1k.generate("test", "kitti", 23)
     evaluation = (eval_settings(batch_size=5, chunk=8), data_settings())
-    samples = task.evaluate(bundle, rows, "vtab1k/kitti", *evaluation, tmp_path / "samples.jsonl", lambda done, total: None)
-    assert [s["row"] for s in samples] == list(range(23)) and [s["label"] for s in samples] == [r["label"] for r in rows]
+    samples = task.evaluate(
+        bundle, rows, "vtab1k/kitti", *evaluation, tmp_path / "samples.jsonl", lambda done, total: None
+    )
+    assert [s["row"] for s in samples] == list(range(23)) and [s["label"] for s in samples] == [
+        r["label"] for r in rows
+    ]
     data = task.train_data(rows, "vtab1k/kitti", bundle, data_settings(), train_settings())
     batch = task.collate(data.examples, bundle)
     assert batch["x"].shape == (23, 3, 32, 32) and batch["x"].abs().max() <= 1
