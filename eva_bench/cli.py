@@ -8,13 +8,12 @@ import textwrap
 
 import yaml
 
-from eva_bench.run.cell import EXIT_CODES, run_cell
+from eva_bench.run.cell import run_cell
 from eva_bench.settings.compose import compose_spec
 from eva_bench.sweeps import execute
 from eva_bench.sweeps.execute import is_sweep
-from eva_bench.system.errors import UserError
+from eva_bench.system.arguments import guarded
 from eva_bench.system.paths import choices
-from eva_bench.system.signals import Interrupted
 
 SHOW = ("-c", "--cfg", "job")  # show the settings instead of running
 
@@ -26,19 +25,18 @@ def main() -> int:
     if {"-h", "--help"} & set(arguments) or not arguments:
         print(help_text())
         return 0
-    try:
-        if {"-c", "--cfg"} & set(arguments):
-            settings = compose_spec([item for item in arguments if item not in SHOW]).what()
-            print(yaml.safe_dump(settings, sort_keys=False), end="")
-            return 0
-        if is_sweep(arguments):
-            return execute.main(arguments)
-        return run_cell(compose_spec(arguments))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, Interrupted):
-        return EXIT_CODES["interrupted"]
+    return guarded(lambda: run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Show the settings, run a sweep, or run one cell. Raises UserError."""
+    if {"-c", "--cfg"} & set(arguments):
+        settings = compose_spec([item for item in arguments if item not in SHOW]).what()
+        print(yaml.safe_dump(settings, sort_keys=False), end="")
+        return 0
+    if is_sweep(arguments):
+        return execute.main(arguments)
+    return run_cell(compose_spec(arguments))
 
 
 def help_text() -> str:

@@ -10,15 +10,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
 from eva_bench.records.wandb import Tracker, group_and_tags, logged_in
 from eva_bench.settings.schema import TrackingSettings
+from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import say
-
-SETTINGS = {"runs_dir": "runs", "results_dir": "results", "suite": "", "project": "eva-bench", "rebuild": "false", "mode": "auto"}
 
 
 def offline_runs(runs_dir: Path) -> list[Path]:
@@ -36,7 +38,9 @@ def synchronise(runs_dir: Path) -> int:
     return subprocess.run([sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)]).returncode
 
 
-def rebuild(records: Sequence[Record], runs_dir: Path, project: str, mode: str) -> int:
+def rebuild(
+    records: Sequence[Record], runs_dir: Path, project: str, mode: Literal["auto", "online", "offline"]
+) -> int:
     """One W&B run per record, under its own id, with curve and summary; whatever W&B had under that id is replaced."""
     broken = 0
     for record in records:
@@ -50,23 +54,33 @@ def rebuild(records: Sequence[Record], runs_dir: Path, project: str, mode: str) 
     return 1 if broken else 0
 
 
+class SyncArguments(Arguments):
+    """Send offline W&B runs; with rebuild=true make every W&B run anew from its record.
+
+    make wandb-sync ARGS="rebuild=true"
+    """
+
+    runs_dir: Path = Field(Path("runs"), description="where offline runs are")
+    results_dir: Path = Field(Path("results"), description="where the records are")
+    suite: str | None = Field(None, description="only the runs of this suite")
+    project: str = Field("eva-bench", description="W&B project of the runs made anew")
+    rebuild: bool = Field(False, description="make all runs from their records")
+    mode: Literal["auto", "online", "offline"] = Field("auto", description="of the runs made anew")
+
+
+def sync(arguments: SyncArguments) -> int:
+    """Send or rebuild. Raises UserError."""
+    if not arguments.rebuild:
+        return synchronise(arguments.runs_dir)
+    if arguments.mode == "auto" and not logged_in():
+        raise UserError("Nobody is logged in to W&B here: `wandb login`, or mode=offline to keep the runs in runs/ first.")
+    records = [r for r in Store(arguments.results_dir).read_all() if arguments.suite in (None, r.origins.suite)]
+    return rebuild(records, arguments.runs_dir, arguments.project, arguments.mode)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m eva_bench.records.wandb_sync [rebuild=true] [suite=<name>] [project=...] [runs_dir=...] [results_dir=...]`."""
-    try:
-        given = dict(item.split("=", 1) for item in (sys.argv[1:] if arguments is None else arguments))
-        if unknown := set(given) - set(SETTINGS):
-            raise UserError(f"Unknown setting '{sorted(unknown)[0]}'. Known: {', '.join(SETTINGS)}.")
-        wanted = SETTINGS | given
-        runs_dir = Path(wanted["runs_dir"])
-        if wanted["rebuild"].lower() != "true":
-            return synchronise(runs_dir)
-        if wanted["mode"] == "auto" and not logged_in():
-            raise UserError("Nobody is logged in to W&B here: `wandb login`, or mode=offline to keep the runs in runs/ first.")
-    except (UserError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    records = [r for r in Store(wanted["results_dir"]).read_all() if not wanted["suite"] or r.origins.suite == wanted["suite"]]
-    return rebuild(records, runs_dir, wanted["project"], wanted["mode"])
+    return run_command(sync, SyncArguments, arguments)
 
 
 if __name__ == "__main__":

@@ -9,44 +9,53 @@ import sys
 from collections.abc import Sequence
 
 import yaml
+from pydantic import Field
 from omegaconf import OmegaConf
 
 from eva_bench.assets.catalogue import entry
 from eva_bench.assets.fetch import check_network, fetch_dataset, fetch_model, verify_dataset
 from eva_bench.system import paths
+from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError, did_you_mean
 from eva_bench.system.paths import choices, tasks_of
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch what a task needs at a scale, or one model, or one data set. Exit code 2 with one sentence on error."""
-    try:
-        wanted = _parse(sys.argv[1:] if arguments is None else arguments)
-        datasets, models = needs(**wanted)
-        if not datasets and not models:
-            print("nothing to fetch: the pocket scale makes its own data and carries its models")
-            return 0
-        by_hand = [name for name in datasets if "by_hand" in entry(name)]
-        for name in by_hand:
-            verify_dataset(name)
-        downloads = [name for name in datasets if name not in by_hand]
-        if downloads or models:
-            check_network()
-        for name in downloads:
-            fetch_dataset(name)
-        for name in models:
-            fetch_model(name)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+class FetchArguments(Arguments):
+    """Get data and models to data/, on a machine with network, so that runs need none.
+
+    make fetch TASK=gsm8k SCALE=lite; make fetch MODEL=smollm2_135m; make fetch DATA=openai/gsm8k
+    """
+
+    task: str | None = Field(None, description="a task, or a folder of tasks: its data and its recipe's model")
+    scale: str = Field("lite", description="pocket, lite or paper")
+    model: str | None = Field(None, description="a model of conf/model/; with task= instead of its recipe's")
+    data: str | None = Field(None, description="a data set of tasks/manifest/")
+
+
+def fetch(arguments: FetchArguments) -> int:
+    """Fetch what a task needs at a scale, or one model, or one data set. Raises UserError."""
+    if not (arguments.task or arguments.model or arguments.data):
+        raise UserError("What to fetch? make fetch TASK=gsm8k SCALE=lite, MODEL=smollm2_135m or DATA=openai/gsm8k.")
+    datasets, models = needs(arguments.task, arguments.scale, arguments.model, arguments.data)
+    if not datasets and not models:
+        print("nothing to fetch: the pocket scale makes its own data and carries its models")
+        return 0
+    by_hand = [name for name in datasets if "by_hand" in entry(name)]
+    for name in by_hand:
+        verify_dataset(name)
+    downloads = [name for name in datasets if name not in by_hand]
+    if downloads or models:
+        check_network()
+    for name in downloads:
+        fetch_dataset(name)
+    for name in models:
+        fetch_model(name)
     return 0
 
 
-def _parse(arguments: Sequence[str]) -> dict[str, str]:
-    wanted = dict(item.split("=", 1) for item in arguments if "=" in item)
-    if not wanted or set(wanted) - {"task", "scale", "model", "data"}:
-        raise UserError("Usage: make fetch TASK=gsm8k SCALE=lite, make fetch MODEL=smollm2_135m or make fetch DATA=openai/gsm8k.")
-    return wanted
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m eva_bench.run.fetch task=<task> [scale=...] | model=<model> | data=<data set>`."""
+    return run_command(fetch, FetchArguments, arguments)
 
 
 def needs(task: str | None = None, scale: str = "lite", model: str | None = None, data: str | None = None):

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import ClassVar
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
 
 from eva_bench.sweeps.execute import LAUNCHER, freeze, left_to_do, read_request, spread_config, worker_environment
 from eva_bench.sweeps.plan import make_plan
 from eva_bench.sweeps.status import count, examine
 from eva_bench.sweeps.worker import Part
-from eva_bench.system.errors import UserError
+from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.progress import say
 
 NOT_FOR_SBATCH = ("_target_", "submitit_folder", "max_num_timeout")
@@ -45,29 +47,44 @@ def submit(parts: Sequence[Part], launcher: DictConfig, most: int) -> list[str]:
     return [job.job_id for job in jobs]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m eva_bench.sweeps.slurm suite=<name> [settings] [hydra.launcher.partition=...]`."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+class SubmitArguments(Arguments):
+    """Put the cells of a suite into SLURM's queue and return at once; submitting again queues what is left.
+
+    make submit SUITE=gsm8k ARGS="scale=lite hydra.launcher.partition=gpu"
+    """
+
+    rest: ClassVar[str] = "settings"
+
+    suite: str = Field(description="suite of conf/suite/")
+    settings: list[str] = Field(default_factory=list, description="settings of the cells and of the launcher, as for run.py")
+
+
+def queue(arguments: SubmitArguments) -> int:
+    """Queue what is left of a suite. Raises UserError."""
+    request = read_request([f"{LAUNCHER}=slurm", f"suite={arguments.suite}", *arguments.settings])
+    plan = make_plan(request.suite, request.cells)
+    states = examine(plan)
+    specs = left_to_do([item for item in states if item.state != "running"])  # those are in good hands
+    config = spread_config(request, plan)
+    say(f"{plan.name}: {count(states)}; {len(specs)} to submit")
+    if not specs or request.dry_run:
+        return 0
+    parts = freeze(plan, specs, config)
     try:
-        request = read_request([f"{LAUNCHER}=slurm", *arguments])
-        plan = make_plan(request.suite, request.cells)
-        states = [item for item in examine(plan) if item.state != "running"]  # those are in good hands
-        config = spread_config(request, plan)
-        specs = left_to_do(states)
-        say(f"{plan.name}: {count(examine(plan))}; {len(specs)} to submit")
-        if not specs or request.dry_run:
-            return 0
-        parts = freeze(plan, specs, config)
         jobs = submit(parts, config.hydra.launcher, config.array_size)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except RuntimeError as error:  # no SLURM here, or sbatch refused
         print(f"error: nothing was submitted: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
-    say(f"Submitted {len(jobs)} jobs of up to {parts[0].count} cells: {jobs[0]} to {jobs[-1]}; output in {config.logs}.")
-    say(f"How it stands: make status SUITE={plan.name}. Submitting again queues what is left.")
+    say(
+        f"Submitted {len(jobs)} jobs of up to {parts[0].count} cells: {jobs[0]} to {jobs[-1]}; output in {config.logs}."
+    )
+    say(f"Status: make status SUITE={plan.name}. Submitting again queues what is left.")
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m eva_bench.sweeps.slurm suite=<name> [settings] [hydra.launcher.partition=...]`."""
+    return run_command(queue, SubmitArguments, arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import ClassVar
 
+from pydantic import Field
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,7 +22,7 @@ from eva_bench.records.record import Record
 from eva_bench.records.store import Store, read_record
 from eva_bench.settings.spec import Origins
 from eva_bench.sweeps.plan import COORDINATES, Cell, Plan, make_plan
-from eva_bench.system.errors import UserError
+from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.progress import console, say
 
 STATES = ("ok", "running", "interrupted", "failed", "missing", "stale", "suspicious")
@@ -192,24 +194,33 @@ def _colored(text: str, state: str) -> str:
     return f"[{COLORS[state]}]{text}[/]" if state in COLORS else text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m eva_bench.sweeps.status suite=<name> [settings] [--json]`; 0 only if every cell is ok."""
-    from eva_bench.sweeps.execute import read_request
+class StatusArguments(Arguments):
+    """Show planned cells against records: which are done, missing, failed or stale. Exit code 0 only if every cell is ok.
 
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in arguments
-    try:
-        request = read_request([item for item in arguments if item != "--json"])
-        plan = make_plan(request.suite, request.cells)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    make status SUITE=gsm8k ARGS="scale=lite"
+    """
+
+    rest: ClassVar[str] = "settings"
+
+    suite: str = Field(description="suite of conf/suite/")
+    as_json: bool = Field(False, alias="json", description="every cell as JSON, for scripts")
+    settings: list[str] = Field(default_factory=list, description="settings of the cells, as for run.py")
+
+
+def report(arguments: StatusArguments) -> int:
+    """Print the state of a suite. Raises UserError."""
+    plan = make_plan(arguments.suite, arguments.settings)
     states = examine(plan)
-    if as_json:
+    if arguments.as_json:
         print(json.dumps([item.as_dict() for item in states], indent=1))
     else:
         show(plan.name, states)
     return 0 if all(item.state == "ok" for item in states) else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m eva_bench.sweeps.status suite=<name> [settings] [--json]`."""
+    return run_command(report, StatusArguments, arguments)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,16 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
+
+from pydantic import Field
 
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
 from eva_bench.settings.spec import RunSpec, fingerprint
 from eva_bench.system import paths
+from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import warn
 
@@ -102,23 +106,38 @@ def _common_settings(spec: RunSpec) -> str:
     return fingerprint(common | {"train": common["train"] | {"lr": None}})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write conf/tuned/<scale>/<family or task>/<method>.yaml for every tuned method."""
-    wanted = dict(item.split("=", 1) for item in (sys.argv[1:] if arguments is None else arguments))
-    scale, place = wanted.get("scale", "pocket"), wanted.get("task") or wanted.get("family", "math")
-    try:
-        chosen = select(list(Store(wanted.get("results", "results")).read_all()), scale, place)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    folder = paths.CONF / "tuned" / scale / place
+class TuneArguments(Arguments):
+    """Choose a learning rate per method from stage=tune records, and write conf/tuned/<scale>/<family or task>/<method>.yaml.
+
+    make select ARGS="family=glue"
+    """
+
+    scale: str = Field("pocket", description="scale of the records")
+    family: str | None = Field(None, description="family of tasks: math, commonsense, glue, vtab1k, metaworld")
+    task: str | None = Field(None, description="one task, instead of its family")
+    results_dir: Path = Field(Path("results"), description="folder of the records")
+
+
+def choose(arguments: TuneArguments) -> int:
+    """Write the chosen values of every tuned method. Raises UserError."""
+    key = arguments.task or arguments.family
+    if key is None:
+        raise UserError("Which records? Give family=<family> or task=<task>.")
+    chosen = select(list(Store(arguments.results_dir).read_all()), arguments.scale, key)
+    folder = paths.CONF / "tuned" / arguments.scale / key
     folder.mkdir(parents=True, exist_ok=True)
     for method, choice in sorted(chosen.items()):
         (folder / f"{method}.yaml").write_text(choice.to_yaml())
         primary, loss = merit(choice.records)
         rank = "" if choice.rank is None else f" adapter.rank={choice.rank}"
-        print(f"{method}: train.lr={choice.lr:g}{rank} ({choice.records[0].spec.task.primary} {primary:.3f}, loss {-loss:.3f})")
+        name = choice.records[0].spec.task.primary
+        print(f"{method}: train.lr={choice.lr:g}{rank} ({name} {primary:.3f}, loss {-loss:.3f})")
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m eva_bench.sweeps.tune family=<family> [scale=...] [results_dir=...]`."""
+    return run_command(choose, TuneArguments, arguments)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from pydantic import Field
 
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.tables.build import assemble
@@ -14,6 +15,7 @@ from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import TableSpec, read_tables
 from eva_bench.reporting.tables.summary import build_pairs, build_summary
 from eva_bench.reporting.tables.table import Table
+from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
 
 FORMATS = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
@@ -56,23 +58,32 @@ def write_tables(tables: Sequence[Table], folder: Path) -> None:
             path.unlink()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write results/tables/<table>-<scale>-<model>.{md,csv,tex} for every table in conf/table, and numbers.tex."""
-    results = Path(next(iter(sys.argv[1:] if arguments is None else arguments), "results"))
+class TablesArguments(Arguments):
+    """Write every table of conf/table that has records: <results>/tables/<table>-<scale>-<model>.{md,csv,tex}, and numbers.tex.
+
+    make tables ARGS="results_dir=mine"
+    """
+
+    results_dir: Path = Field(Path("results"), description="folder of the records and of the tables")
+
+
+def tables(arguments: TablesArguments) -> int:
+    """Write all tables. Raises UserError."""
+    results = arguments.results_dir
     folder = results / "tables"
-    try:
-        tables = all_tables(Archive.load(results))
-        if tables:
-            write_tables(tables, folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: tables cannot be written to '{folder}': {error.strerror}.", file=sys.stderr)
-        return 2
-    if tables:
-        print("\n".join(f"{folder / table.file}.md: {table.title}" for table in tables))
-    else:
+    found = all_tables(Archive.load(results))
+    if not found:
         hint = "python run.py method=eva task=gsm8k makes one"
         print(f"no tables: {results / 'records'} holds no finished runs of a table ({hint})")
+        return 0
+    try:
+        write_tables(found, folder)
+    except OSError as error:
+        raise UserError(f"tables cannot be written to '{folder}': {error.strerror}.") from error
+    print("\n".join(f"{folder / table.file}.md: {table.title}" for table in found))
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m eva_bench.reporting.tables [results_dir=...]`."""
+    return run_command(tables, TablesArguments, arguments)
