@@ -53,7 +53,7 @@ perf: $(READY)  ## Speed and memory figures: results/bench (quiet machine, some 
 
 benchmark: $(READY)  ## The whole pocket benchmark in two processes, then tables, figures and report (hours; continues where it stopped)
 	$(PY) run.py suite=benchmark hydra/launcher=local hydra.launcher.processes=2 tracking=off $(ARGS)
-	$(MAKE) tables claims figures report
+	$(MAKE) tables figures report ARGS="$(filter results_dir=%,$(ARGS))"
 
 pretrain: $(READY)  ## Make the pocket models again (an hour), or one of them: make pretrain MODEL=vision
 	@for model in language exam encoder vision decision; do \

@@ -27,7 +27,7 @@ def measure() -> dict[str, dict]:
         assert "OK  gsm8k-eva-pocket" in text, text
         again, _, text = _command([*RUN, *place])
         assert "already done" in text, text
-        tables, _, _ = _command([sys.executable, "-m", "eva_bench.reporting.tables", str(ROOT / "results")])
+        tables, _, _ = _command([sys.executable, "-m", "eva_bench.reporting.tables", f"results_dir={ROOT / 'results'}"])
     torch_free = subprocess.run(
         [sys.executable, "-c", "import sys, eva_bench.reporting.tables; sys.exit('torch' in sys.modules)"], cwd=ROOT
     )

@@ -94,7 +94,7 @@ def measure() -> dict[str, dict]:
 def _command(module: str, folder: str) -> tuple[float, int]:
     """Wall seconds and peak resident bytes of a module started cold; fails if it imported torch."""
     code = (
-        f"import resource, runpy, sys; sys.argv = ['x', '{folder}/results', '{folder}/runs']\n"
+        f"import resource, runpy, sys; sys.argv = ['x', 'results_dir={folder}/results']\n"
         f"try: runpy.run_module('{module}', run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules; print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

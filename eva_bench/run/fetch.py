@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 import yaml
-from pydantic import Field
 from omegaconf import OmegaConf
+from pydantic import Field
 
 from eva_bench.assets.catalogue import entry
 from eva_bench.assets.fetch import check_network, fetch_dataset, fetch_model, verify_dataset

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
@@ -104,7 +104,7 @@ def _known(kind: type[Arguments]) -> str:
 
 def help_text(kind: type[Arguments]) -> str:
     """What `--help` prints: what the command does, and every argument with its default."""
-    lines = [textwrap.dedent(kind.__doc__ or "").strip(), ""]
+    lines = [inspect.cleandoc(kind.__doc__ or ""), ""]
     for name, field in _fields(kind).items():
         default = "needed" if field.is_required() else f"default {field.default}" if field.default is not None else ""
         note = f" ({default})" if default else ""

@@ -256,7 +256,7 @@ def test_a_corrupt_record_is_reported_skipped_and_kept(command, small_run, place
     assert code == 0 and "OK" in out
     store = Store(tmp_path / "results")
     spec = next(record.spec for record in store.read_all())
-    assert tables.main([str(tmp_path / "results")]) == 0
+    assert tables.main([f"results_dir={tmp_path / 'results'}"]) == 0
     assert "0000000000.json is not a readable record and is skipped" in capfd.readouterr().err
 
     own = store.path(spec)  # now the record of the very run is damaged: it is run again, the file kept

@@ -34,7 +34,7 @@ def page(tmp_path_factory):
         {"row": 1, "prompt": "second"},
     ]
     (run / "samples.jsonl").write_text("\n".join(json.dumps(sample) for sample in samples) + '\n{"row": 2, "half')
-    assert main([str(folder / "results"), str(folder / "runs")]) == 0
+    assert main([f"results_dir={folder / 'results'}", f"runs_dir={folder / 'runs'}"]) == 0
     return folder / "results/report/index.html", records
 
 
@@ -152,17 +152,17 @@ def test_nothing_is_wider_than_a_phone_and_paper_shows_every_table(browser):
 def test_markup_from_records_reaches_the_page_escaped(page):
     text = page[0].read_text(encoding="utf-8")
     assert MARKUP not in text and "<img src=x" not in text
-    assert main([str(page[0].parents[1]), str(page[0].parents[2] / "runs")]) == 0
+    assert main([f"results_dir={page[0].parents[1]}", f"runs_dir={page[0].parents[2] / 'runs'}"]) == 0
     assert page[0].read_text(encoding="utf-8") == text  # the same records give the same page
 
 
 def test_no_records_at_all_give_a_page_that_says_so(tmp_path):
-    assert main([str(tmp_path)]) == 0
+    assert main([f"results_dir={tmp_path}"]) == 0
     text = (tmp_path / "report/index.html").read_text()
     assert "No table has records yet" in text and "Nothing has been run at scale lite, paper, pocket." in text
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
     (tmp_path / "report").write_text("a file, not a folder")
-    assert main([str(tmp_path)]) == 2
+    assert main([f"results_dir={tmp_path}"]) == 2
     assert capsys.readouterr().err.startswith("error: the report cannot be written")

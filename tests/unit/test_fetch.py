@@ -29,7 +29,7 @@ def test_a_task_at_a_scale_names_its_data_and_model():
         (["task=gsm8k", "scale=huge"], "Unknown scale 'huge'."),
         (["model=llama"], "Unknown model 'llama'."),
         (["data=openai/gsm9k"], "Data set 'openai/gsm9k' is not in tasks/manifest/. Did you mean 'openai/gsm8k'"),
-        ([], "Usage: make fetch"),
+        ([], "What to fetch? make fetch TASK=gsm8k SCALE=lite"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(arguments, sentence, capsys):

@@ -48,7 +48,7 @@ def test_all_figures_twice_the_same_without_torch(tmp_path):
         "import sys; from eva_bench.reporting.figures import main; code = main(sys.argv[1:]); "
         "sys.exit(9 if 'torch' in sys.modules else code)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, f"results_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     written = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     kinds = (
@@ -62,10 +62,10 @@ def test_all_figures_twice_the_same_without_torch(tmp_path):
     assert set(written) == {f"{kind}.{suffix}" for kind in kinds for suffix in ("svg", "pdf")}
     assert b"svfit" in written["pareto-pocket.svg"] and b"svfit" not in written["curves-pocket-math.svg"]
     (tmp_path / "figures" / "gone.svg").write_text("a figure that no longer exists")
-    assert main([str(tmp_path)]) == 0
+    assert main([f"results_dir={tmp_path}"]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == written
 
 
 def test_no_records_at_all_is_no_error(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 0
+    assert main([f"results_dir={tmp_path}"]) == 0
     assert "no figures" in capsys.readouterr().out

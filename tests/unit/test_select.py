@@ -57,7 +57,7 @@ def test_records_that_differ_in_more_are_refused():
 
 
 def test_without_tuning_records_it_says_what_to_run(tmp_path, capsys):
-    assert tune.main([f"results={tmp_path}"]) == 2
+    assert tune.main(["family=math", f"results_dir={tmp_path}"]) == 2
     assert "run the grid first" in capsys.readouterr().err
 
 
@@ -67,7 +67,7 @@ def test_the_file_holds_the_exact_value_and_its_records(tmp_path, monkeypatch, c
     store.check_writable()
     for one in (tuned("lora", 1e-3, 0.1), tuned("lora", 1.25e-3, 0.5), tuned("lora", 1e-2, 0.2)):
         store.write(one)
-    assert tune.main([f"results={tmp_path}"]) == 0
+    assert tune.main(["family=math", f"results_dir={tmp_path}"]) == 0
     text = (tmp_path / "conf/tuned/pocket/math/lora.yaml").read_text()
     assert yaml.safe_load(text) == {"train": {"lr": 1.25e-3}} and text.startswith("# @package _global_")
     assert "lora-0.00125-8-100-tune" in text and "edge of the grid" not in capsys.readouterr().err

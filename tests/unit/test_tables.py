@@ -330,7 +330,7 @@ def test_make_tables_writes_every_format_twice_the_same_without_torch(tmp_path):
         "import sys; from eva_bench.reporting.tables import main; code = main(sys.argv[1:]); "
         "sys.exit(9 if 'torch' in sys.modules else code)"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [sys.executable, "-c", code, f"results_dir={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in ("broken", "foreign", "old"):
@@ -341,12 +341,12 @@ def test_make_tables_writes_every_format_twice_the_same_without_torch(tmp_path):
         and "numbers.tex" in written
         and "gone.md" not in written
     )
-    assert main([str(tmp_path)]) == 0
+    assert main([f"results_dir={tmp_path}"]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()} == written
 
 
 def test_no_records_at_all_is_no_error(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 0
+    assert main([f"results_dir={tmp_path}"]) == 0
     assert "no tables" in capsys.readouterr().out
 
 

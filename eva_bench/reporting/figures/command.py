@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
+from pydantic import Field
 
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.figures.costs import draw_costs
@@ -16,6 +16,7 @@ from eva_bench.reporting.figures.style import STYLE, Drawing
 from eva_bench.reporting.figures.training import draw_curves
 from eva_bench.reporting.tables.selection import select
 from eva_bench.reporting.tables.spec import read_table
+from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import CONF
 
@@ -64,17 +65,27 @@ def write_figures(archive: Archive, folder: Path) -> int:
     return len(written) // len(SUFFIXES)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m eva_bench.reporting.figures [results]`: write results/figures."""
-    results = Path(next(iter(sys.argv[1:] if arguments is None else arguments), "results"))
+class FiguresArguments(Arguments):
+    """Draw every figure from the records: <results>/figures, as SVG and PDF.
+
+    make figures ARGS="results_dir=mine"
+    """
+
+    results_dir: Path = Field(Path("results"), description="folder of the records and of the figures")
+
+
+def figures(arguments: FiguresArguments) -> int:
+    """Draw all figures. Raises UserError."""
+    results = arguments.results_dir
     folder = results / "figures"
     try:
         count = write_figures(Archive.load(results), folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"error: figures cannot be written to '{folder}': {error.strerror}.", file=sys.stderr)
-        return 2
+        raise UserError(f"figures cannot be written to '{folder}': {error.strerror}.") from error
     print(f"{count} figures in {folder}" if count else f"no figures: {results / 'records'} holds no finished runs")
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m eva_bench.reporting.figures [results_dir=...]`."""
+    return run_command(figures, FiguresArguments, arguments)
