@@ -18,9 +18,8 @@ def rows_of_readme() -> list[dict[str, str]]:
 
 def test_every_result_in_the_readme_is_in_the_table():
     with (ROOT / "results/tables/overall-pocket.csv").open(encoding="utf-8", newline="") as file:
-        table = {
-            row["method"]: {title.split(" (")[0]: value for title, value in row.items()} for row in csv.DictReader(file)
-        }
+        rows = [{title.split(" (")[0]: value for title, value in row.items()} for row in csv.DictReader(file)]
+    table = {row["method"]: row for row in rows}
     measured = {name for name, row in table.items() if any(value not in ("–", "0") for value in list(row.values())[1:])}
     shown = rows_of_readme()
     assert {row["method"] for row in shown} == measured
@@ -33,9 +32,8 @@ def test_the_ablation_on_evas_page_is_the_committed_table():
     page = (ROOT / "docs/methods/eva.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\| `(\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
     with (ROOT / "results/tables/ablation-pocket-pocket_language.csv").open(encoding="utf-8", newline="") as file:
-        table = {
-            row["method"]: (row["loss"].split(" ")[0], row["strict"].split(" ")[0]) for row in csv.DictReader(file)
-        }
+        rows = list(csv.DictReader(file))
+    table = {row["method"]: (row["loss"].split(" ")[0], row["strict"].split(" ")[0]) for row in rows}
     assert {name for name, *_ in shown} == table.keys() - {"untrained"}
     assert {name: tuple(values) for name, *values in shown} == {name: table[name] for name, *_ in shown}
 
