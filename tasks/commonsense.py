@@ -1,7 +1,7 @@
 """Eight commonsense sets, one training on their union, answered by the likelihood of the answers' labels.
 
-Prompts in the style of LLM-Adapters (Hu et al., arXiv:2304.01933) with the changes of the EVA paper (arXiv:2410.07170v5,
-appendix B, Table 3): BoolQ comes with its passage, WinoGrande with a line that names the labels.
+Prompts in the style of LLM-Adapters (Hu et al., arXiv:2304.01933) with the changes of the EVA paper
+(arXiv:2410.07170v5, appendix B, Table 3): BoolQ comes with its passage, WinoGrande with a line that names the labels.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from eva_bench.assets import catalogue
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
 from eva_bench.system.errors import UserError
-from eva_bench.task import task_config
+from eva_bench.task import Example, TrainData, task_config
 from tasks.harness import choose
 from tasks.language import LanguageTask, encode
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How a row of a set is read: columns that the prompt shows, the answers to choose from, the place of the right one."""
+    """How a row of a set is read: columns that the prompt shows, answers to choose from, index of the right one."""
 
     columns: tuple[str, ...]
     answers: Callable[[dict], Sequence[str]]
@@ -31,7 +34,11 @@ class Reader:
 
 def _lettered(question: str) -> Reader:
     """ARC and OpenBookQA: three to five answers with labels of their own, letters or numbers."""
-    return Reader((question,), lambda row: row["choices"]["text"], lambda row: row["choices"]["label"].index(row["answerKey"].strip()))
+    return Reader(
+        (question,),
+        lambda row: row["choices"]["text"],
+        lambda row: row["choices"]["label"].index(row["answerKey"].strip()),
+    )
 
 
 READERS = {
@@ -43,9 +50,14 @@ READERS = {
         lambda row: int(row["label"]) - 1,
     ),
     "hellaswag": Reader(
-        ("activity_label", "ctx_a", "ctx_b"), lambda row: row["endings"], lambda row: int(row["label"]), ("ctx_a", "ctx_b")
+        ("activity_label", "ctx_a", "ctx_b"),
+        lambda row: row["endings"],
+        lambda row: int(row["label"]),
+        ("ctx_a", "ctx_b"),
     ),
-    "winogrande": Reader(("sentence",), lambda row: (row["option1"], row["option2"]), lambda row: int(row["answer"]) - 1),
+    "winogrande": Reader(
+        ("sentence",), lambda row: (row["option1"], row["option2"]), lambda row: int(row["answer"]) - 1
+    ),
     "arc_easy": _lettered("question"),
     "arc_challenge": _lettered("question"),
     "openbookqa": _lettered("question_stem"),
@@ -64,7 +76,8 @@ class Commonsense(LanguageTask):
     harness: str | list[str]
     eval_prompt: str = ""
 
-    def texts(self, rows, dataset):
+    def texts(self, rows: Sequence[dict], dataset: str) -> list[dict[str, Any]]:
+        """Rows as {set, prompt, labels, label}; raises UserError naming rows that cannot be asked."""
         texts, unusable = [], {}
         for i, row in enumerate(rows):
             name = row.get("set") or catalogue.entry(dataset)["reader"]
@@ -100,26 +113,43 @@ class Commonsense(LanguageTask):
         prompt = layout["prompt"].format(**columns, answers=listed, labels="/".join(labels))
         return {"set": name, "prompt": prompt, "labels": labels, "label": labels[right]}
 
-    def pair(self, text):
+    def pair(self, text: dict[str, Any]) -> tuple[str, str]:
+        """Prompt and the right label, as trained on."""
         return text["prompt"], self.format["answer"].format(**text)
 
-    def train_data(self, rows, dataset, bundle, data, train):
+    def train_data(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings, train: TrainSettings
+    ) -> TrainData:
+        """Prompts and labels, none longer than the model's context; see `Task.train_data`."""
         pairs = [self.pair(text) for text in self.texts(rows, dataset)]
         longest = min(data.max_length, bundle.module.config.max_position_embeddings)
         return encode(pairs, bundle.processor, longest, data.too_long, train.loss_on_prompt)
 
-    def reference_examples(self, rows, dataset, bundle, data):
+    def reference_examples(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings
+    ) -> list[Example]:
         """None: the loss on the right labels comes from the likelihoods themselves."""
         return []
 
-    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
+    def evaluate(
+        self,
+        bundle: ModelBundle,
+        rows: Sequence[dict],
+        dataset: str,
+        evaluation: EvalSettings,
+        data: DataSettings,
+        samples_file: Path,
+        progress: Callable,
+    ) -> list[dict]:
+        """The likeliest label of every row; see `Task.evaluate`."""
         docs = [
-            {"harness": f"commonsense_{text['set']}", "target": text["label"], **text} for text in self.texts(rows, dataset)
+            {"harness": f"commonsense_{text['set']}", "target": text["label"], **text}
+            for text in self.texts(rows, dataset)
         ]
         return choose(bundle, docs, evaluation, samples_file, progress)
 
-    def score(self, samples):
-        """Accuracy and chance per set and their means over the sets; loss per right label; share of prompts cut to the context."""
+    def score(self, samples: Sequence[dict]) -> dict[str, float]:
+        """Accuracy and chance per set and their means; loss per right label; share of prompts that were cut."""
         sets: dict[str, list[dict]] = {}
         for sample in samples:
             sets.setdefault(sample["harness"].removeprefix("commonsense_"), []).append(sample)

@@ -1,17 +1,20 @@
-"""GLUE (Wang et al., arXiv:1804.07461): one or two texts, a class or a degree; eight sets that differ in their YAML only."""
+"""GLUE (Wang et al., arXiv:1804.07461): one or two texts, a class or a degree; eight sets that differ in YAML only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.classifier import context_length
+from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
 from eva_bench.system.errors import UserError
-from eva_bench.task import Example, Task, TrainData, task_config
+from eva_bench.task import Batch, Example, Task, TrainData, task_config
 from tasks.glue_metrics import glue_scores
 from tasks.rows import refuse_other_than_text
 from tasks.samples import answer_rows
@@ -32,11 +35,17 @@ class GLUE(Task):
 
     @property
     def outputs(self) -> int:
+        """One per class, or one for a degree."""
         return self.classes
 
-    def train_data(self, rows, dataset, bundle, data, train):
+    def train_data(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings, train: TrainSettings
+    ) -> TrainData:
+        """Texts with their labels; see `Task.train_data`."""
         if data.too_long != "truncate":
-            raise UserError(f"data.too_long={data['too_long']}: longer texts are truncated in GLUE, because every row counts.")
+            raise UserError(
+                f"data.too_long={data['too_long']}: longer texts are truncated in GLUE, because every row counts."
+            )
         examples = self.encode(rows, dataset, bundle, data.max_length)
         truncated = sum(example["truncated"] for example in examples)
         return TrainData(examples, {"rows": len(rows), "truncated": truncated, "dropped": 0})
@@ -44,7 +53,8 @@ class GLUE(Task):
     def encode(self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, max_length: int | None) -> list[Example]:
         """Token ids, label and part (of MNLI) of every row, and whether it was truncated.
 
-        Where texts are too long, tokens are taken off the longer one's end, one by one, until both fit ("longest first").
+        Where texts are too long, tokens are taken off the longer one's end, one by one, until both fit ("longest
+        first").
 
         Raises:
             UserError: a missing column, an empty text or a label that is none, with the rows.
@@ -69,7 +79,9 @@ class GLUE(Task):
         refuse_other_than_text(rows, self.format["columns"], dataset)
         empty = [i for i, row in enumerate(rows) if not all(_is_text(row[column]) for column in self.format["columns"])]
         if empty:
-            raise UserError(f"{len(empty)} of {len(rows)} rows of '{dataset}' have an empty text: rows {_first(empty)}.")
+            raise UserError(
+                f"{len(empty)} of {len(rows)} rows of '{dataset}' have an empty text: rows {_first(empty)}."
+            )
         if wrong := [i for i, row in enumerate(rows) if not self._is_label(row["label"])]:
             allowed = f"0 to {self.largest:g}" if self.classes == 1 else f"0 to {self.classes - 1}, whole numbers"
             found = rows[wrong[0]]["label"]
@@ -85,7 +97,8 @@ class GLUE(Task):
             return 0 <= value <= self.largest
         return value in range(self.classes)
 
-    def collate(self, examples, bundle):
+    def collate(self, examples: Sequence[Example], bundle: ModelBundle) -> Batch:
+        """Padded token ids, attention mask and labels; see `Task.collate`."""
         longest = max(len(example["input_ids"]) for example in examples)
         device, pad = next(bundle.module.parameters()).device, {"input_ids": bundle.processor.pad_token_id}
         names = [name for name in examples[0] if name in bundle.processor.model_input_names]
@@ -94,17 +107,31 @@ class GLUE(Task):
         batch["labels"] = [e["label"] for e in examples]
         return {name: torch.tensor(values, device=device) for name, values in batch.items()}
 
-    def loss(self, module, batch):
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        """Cross-entropy, or squared error where there is one output, summed over texts."""
         labels = batch["labels"]
-        logits = module(**{name: value for name, value in batch.items() if name != "labels"}).logits.float()  # (n, classes)
+        logits = module(
+            **{name: value for name, value in batch.items() if name != "labels"}
+        ).logits.float()  # (n, classes)
         if self.classes == 1:
             return F.mse_loss(logits[:, 0], labels.float(), reduction="sum"), len(labels)
         return F.cross_entropy(logits, labels.long(), reduction="sum"), len(labels)
 
-    def loss_count(self, example):
+    def loss_count(self, example: Example) -> int:
+        """One: a text has one label."""
         return 1
 
-    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
+    def evaluate(
+        self,
+        bundle: ModelBundle,
+        rows: Sequence[dict],
+        dataset: str,
+        evaluation: EvalSettings,
+        data: DataSettings,
+        samples_file: Path,
+        progress: Callable,
+    ) -> list[dict]:
+        """One prediction a row; see `Task.evaluate`."""
         examples = self.encode(rows, dataset, bundle, data.max_length)
         answer = partial(self._answer, bundle, evaluation.batch_size)
         return answer_rows(examples, samples_file, evaluation.chunk, answer, progress)
@@ -127,7 +154,8 @@ class GLUE(Task):
                 samples[i] = {"row": first + i} | known | {"prediction": predicted, "outputs": values}
         return [samples[i] for i in range(len(examples))]
 
-    def score(self, samples):
+    def score(self, samples: Sequence[dict]) -> dict[str, float]:
+        """The metrics of the set; see `tasks.glue_metrics.glue_scores`."""
         return glue_scores(samples, self.metrics, regression=self.classes == 1)
 
 

@@ -50,6 +50,7 @@ def glue_scores(samples: Sequence[dict], names: Sequence[str], regression: bool)
     Args:
         samples: with label, prediction, outputs, truncated, part.
         names: keys of METRICS; `accuracy_matched` is the accuracy of the rows of part `matched`.
+        regression: whether outputs are degrees, not logits of classes.
 
     Returns:
         The named metrics; `collapsed`, 1 if all predictions are the same; `truncated`, the share of rows that were;

@@ -1,4 +1,4 @@
-"""MNLI's evaluation rows: the matched and the mismatched validation split taken in turn, so that `eval.limit` sees both."""
+"""MNLI's evaluation rows: the matched and the mismatched validation split in turn, so that `eval.limit` sees both."""
 
 from __future__ import annotations
 

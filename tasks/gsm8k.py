@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
 from eva_bench.task import task_config
@@ -14,7 +15,7 @@ class GSM8K(WorkedAnswers):
 
     like = "GSM"
 
-    def score(self, samples):
+    def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """Exact match of numbers: `18`, `18.00`, `$18` and `1,018` read as a person would."""
         strict = [number(s["strict"]) is not None and number(s["strict"]) == number(s["target"]) for s in samples]
         flexible = [number(s["flexible"]) is not None and number(s["flexible"]) == number(s["target"]) for s in samples]

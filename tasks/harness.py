@@ -25,11 +25,19 @@ def read_task(name: str) -> dict:
 
 
 def generate(
-    name: str, bundle: ModelBundle, docs: Sequence[dict], evaluation: EvalSettings, samples_file: Path, progress: Callable
+    name: str,
+    bundle: ModelBundle,
+    docs: Sequence[dict],
+    evaluation: EvalSettings,
+    samples_file: Path,
+    progress: Callable,
 ) -> list[dict]:
     """Answer `docs` (prompt, target, and whatever else their samples shall keep) by greedy generation.
 
     Args:
+        name: of a task YAML in tasks/lm_eval/.
+        bundle: model and tokenizer.
+        docs: what is asked.
         evaluation: batch_size, max_new_tokens, chunk.
         samples_file: JSON lines; rows that it holds already are not answered again.
         progress: called with (done, total) after each chunk.
@@ -62,8 +70,11 @@ def choose(
     A prompt that does not fit into the model's context, with its longest label, loses its beginning.
 
     Args:
+        bundle: model and tokenizer.
         docs: harness (name of a task YAML), prompt, labels, target (one of the labels).
-        evaluation, samples_file, progress: as in `generate`.
+        evaluation: batch_size, chunk.
+        samples_file: as in `generate`.
+        progress: as in `generate`.
 
     Returns:
         One sample per doc, in order: row, harness, prompt, prompt_sha256, labels, target, response (the likeliest
@@ -79,7 +90,9 @@ def choose(
         for sample in samples:
             groups.setdefault(sample["harness"], []).append(sample)
         asked = ("prompt", "labels", "target")
-        tasks = {name: (read_task(name), [{key: s[key] for key in asked} for s in group]) for name, group in groups.items()}
+        tasks = {
+            name: (read_task(name), [{key: s[key] for key in asked} for s in group]) for name, group in groups.items()
+        }
         for name, logged in _run_chunk(lm, tasks).items():
             for entry in logged:
                 _choose_label(groups[name][entry["doc_id"]], entry["filtered_resps"], lm)
@@ -128,5 +141,7 @@ def _run_chunk(lm, tasks: dict[str, tuple[dict, Sequence[dict]]]) -> dict[str, l
         return ConfigurableTask(config=config | {"custom_dataset": lambda **_: {"test": Dataset.from_list(list(docs))}})
 
     with torch.inference_mode():
-        results = evaluate(lm, {name: configured(*task) for name, task in tasks.items()}, bootstrap_iters=0, log_samples=True)
+        results = evaluate(
+            lm, {name: configured(*task) for name, task in tasks.items()}, bootstrap_iters=0, log_samples=True
+        )
     return results["samples"]

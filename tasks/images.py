@@ -1,4 +1,4 @@
-"""Images as tensors: decoded and resized once, in worker processes where there are many, kept in memory where they fit."""
+"""Images as tensors: decoded and resized once, in worker processes if there are many, kept in memory if they fit."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def decode(image: Any, size: int, interpolation: str) -> Tensor:
 
     Args:
         image: path of a file, or an array (height, width, 3) of uint8.
+        size: of the result's sides, in pixels.
         interpolation: name of a filter of PIL: bicubic, bilinear, nearest.
 
     Raises:
@@ -59,7 +60,9 @@ def decoded(images: Sequence[Any], size: int, interpolation: str, workers: int =
     return _cache[key][1]
 
 
-def batches(images: Sequence[Any], size: int, interpolation: str, batch_size: int, workers: int = 0) -> Iterator[Tensor]:
+def batches(
+    images: Sequence[Any], size: int, interpolation: str, batch_size: int, workers: int = 0
+) -> Iterator[Tensor]:
     """Batches of at most batch_size images, uint8 (n, 3, size, size), in order.
 
     Few images are decoded at once and kept in memory; many are decoded while the ones before are used.
@@ -73,7 +76,10 @@ def batches(images: Sequence[Any], size: int, interpolation: str, batch_size: in
 def stream(images: Sequence[Any], size: int, interpolation: str, batch_size: int, workers: int) -> Iterator[Tensor]:
     """Batches decoded one after the other, ahead of their use if there are worker processes."""
     loader = DataLoader(
-        _Images(images, size, interpolation), batch_size, num_workers=workers if len(images) > FEW else 0, collate_fn=_stack
+        _Images(images, size, interpolation),
+        batch_size,
+        num_workers=workers if len(images) > FEW else 0,
+        collate_fn=_stack,
     )
     for batch in loader:
         if isinstance(batch, str):

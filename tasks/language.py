@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.settings.schema import DataSettings, TrainSettings
 from eva_bench.system.errors import UserError
-from eva_bench.task import Example, Task, TrainData, task_config
+from eva_bench.task import Batch, Example, Task, TrainData, task_config
 
 IGNORE = -100  # label of positions that do not enter the loss
 
@@ -24,42 +27,67 @@ class LanguageTask(Task):
     eval_prompt: str
 
     def texts(self, rows: Sequence[dict], dataset: str) -> list[dict[str, str]]:
-        """Rows as {prompt text fields, answer}; raises UserError naming rows without an answer."""
+        """Rows as the fields of the templates.
+
+        Args:
+            rows: of a data set.
+            dataset: the manifest's name.
+
+        Returns:
+            For every row its prompt's fields and its answer.
+
+        Raises:
+            UserError: names rows without an answer.
+        """
         raise NotImplementedError
 
     def pair(self, text: dict[str, str]) -> tuple[str, str]:
-        """Prompt and answer of one row. With `format.prompt_with_input` (Alpaca), what follows the first line
-        break of a question goes into a block of its own."""
+        """Prompt and answer of one row.
+
+        With `format.prompt_with_input` (Alpaca), what follows the first line break of a question goes into a separate
+        block.
+        """
         answer = self.format["answer"].format(**text)
         if "prompt_with_input" in self.format and "\n" in text["question"]:
             question, _, more = text["question"].partition("\n")
             return self.format["prompt_with_input"].format(question=question, input=more), answer
         return self.format["prompt"].format(**text), answer
 
-    def train_data(self, rows, dataset, bundle, data, train):
+    def train_data(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings, train: TrainSettings
+    ) -> TrainData:
+        """Prompts and answers as tokens; see `Task.train_data`."""
         pairs = [self.pair(text) for text in self.texts(rows, dataset)]
         return encode(pairs, bundle.processor, data.max_length, data.too_long, train.loss_on_prompt)
 
-    def reference_examples(self, rows, dataset, bundle, data) -> list[Example]:
+    def reference_examples(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings
+    ) -> list[Example]:
         """The evaluation rows with their reference answers, for the loss before and after training."""
         pairs = [self.pair(text) for text in self.texts(rows, dataset)]
         return encode(pairs, bundle.processor, data.max_length, "truncate", loss_on_prompt=False).examples
 
-    def collate(self, examples, bundle):
+    def collate(self, examples: Sequence[Example], bundle: ModelBundle) -> Batch:
+        """Token ids, attention mask and labels, padded on the right; see `Task.collate`."""
         return pad(examples, bundle.processor.pad_token_id, next(bundle.module.parameters()).device)
 
-    def loss(self, module, batch):
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        """Next-token cross-entropy summed over labelled positions."""
         labels = batch["labels"][:, 1:]  # (n, t-1)
         first = int((labels != IGNORE).any(0).int().argmax())  # logits are costly: none before the first answer
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         logits = module(**inputs, use_cache=False, logits_to_keep=batch["labels"].shape[1] - first).logits
         labels = labels[:, first:]
         loss = F.cross_entropy(
-            logits[:, :-1].reshape(-1, logits.shape[-1]).float(), labels.reshape(-1), ignore_index=IGNORE, reduction="sum"
+            logits[:, :-1].reshape(-1, logits.shape[-1]).float(),
+            labels.reshape(-1),
+            ignore_index=IGNORE,
+            reduction="sum",
         )
         return loss, int((labels != IGNORE).sum())
 
-    def loss_count(self, example):
+    def loss_count(self, example: Example) -> int:
+        """The number of labelled positions."""
         return sum(label != IGNORE for label in example["labels"][1:])
 
 
@@ -69,8 +97,16 @@ def encode(pairs, tokenizer, max_length: int, too_long: str, loss_on_prompt: boo
     Prompt and answer are tokenised together, and what the prompt alone gives is masked up to where the two
     agree: a token that spans the border belongs to the answer.
 
+    Args:
+        pairs: prompts and answers.
+        tokenizer: the model's.
+        max_length: tokens of an example.
+        too_long: what happens to longer ones, "truncate" or "drop"; an example without a token of its answer is
+            dropped in any case.
+        loss_on_prompt: whether tokens of the prompt are labels, too.
+
     Raises:
-        UserError: no example is left, or an answer lies wholly beyond max_length for every row.
+        UserError: no example is left.
     """
     prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
     wholes = tokenizer([prompt + answer for prompt, answer in pairs])["input_ids"]

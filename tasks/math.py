@@ -1,6 +1,8 @@
-"""MATH (Hendrycks et al., arXiv:2103.03874): competition problems with answers in `\\boxed{}`."""
+r"""MATH (Hendrycks et al., arXiv:2103.03874): competition problems with answers in `\boxed{}`."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from eva_bench.task import task_config
 from tasks.equivalence import equivalent
@@ -14,10 +16,11 @@ class MATH(WorkedAnswers):
 
     like = "MATH"
 
-    def doc(self, text):
+    def doc(self, text: dict[str, str]) -> dict[str, str]:
+        """Prompt and target with subject and level."""
         return super().doc(text) | {"subject": text["subject"], "level": text["level"]}
 
-    def score(self, samples):
+    def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """`exact_match` (normal form of MATH's authors), also per subject and level; `math_verify`; `unanswered`."""
         answers = [final_answer(s["answer"]) for s in samples]
         exact = [answer is not None and same(answer, s["target"]) for answer, s in zip(answers, samples, strict=True)]

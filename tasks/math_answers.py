@@ -12,7 +12,7 @@ BOXES = (r"\boxed", r"\fbox")
 
 
 def last_boxed(text: str) -> str | None:
-    """Content of the last `\\boxed{}`, or of `\\boxed 5`, or, without any, of the last `\\fbox{}`.
+    r"""Content of the last `\boxed{}`, or of `\boxed 5`, or, without any, of the last `\fbox{}`.
 
     None where there is no box, or where the last one is never closed.
     """
@@ -47,9 +47,9 @@ def same(answer: str, target: str) -> bool:
 
 
 def normal_form(answer: str) -> str:
-    """Replace the usual variants of spelling of an answer by one of them.
+    r"""Replace the usual variants of spelling of an answer by one of them.
 
-    Forgiven are spaces, sizes of fractions and brackets, degrees, dollar and percent signs, a unit in `\\text{ }`, a
+    Forgiven are spaces, sizes of fractions and brackets, degrees, dollar and percent signs, a unit in `\text{ }`, a
     leading `x=`, missing braces of fractions and roots, a missing zero before the point, and 0.5 and a/b for fractions.
 
     Raises:

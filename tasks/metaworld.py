@@ -6,16 +6,19 @@ arXiv:2306.14884): the model is asked for the largest return in its training dat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import warn
-from eva_bench.task import Task, TrainData, task_config
+from eva_bench.task import Batch, Example, Task, TrainData, task_config
 from tasks.control.environment import ACTION_SIZE, STATE_SIZE, STEPS
 from tasks.control.rollout import play, side_by_side
 from tasks.control.video import record
@@ -38,15 +41,25 @@ class MetaWorld(Task):
     return_target: float | None
     kind = "decision"
 
-    def train_data(self, rows, dataset, bundle, data, train):
+    def train_data(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings, train: TrainSettings
+    ) -> TrainData:
+        """Windows of the trajectories; see `Task.train_data`."""
         config = bundle.module.config
         check_trajectories(rows, dataset, config.max_steps)
         returns = [float(np.sum(row["rewards"], dtype=np.float64)) for row in rows]
         self.target((min(returns), max(returns)))
-        facts = {"rows": len(rows), "transitions": sum(len(row["rewards"]) for row in rows), "largest_return": max(returns)}
+        facts = {
+            "rows": len(rows),
+            "transitions": sum(len(row["rewards"]) for row in rows),
+            "largest_return": max(returns),
+        }
         return TrainData(Windows(rows, config.context, config.reward_scale), facts)
 
-    def reference_examples(self, rows, dataset, bundle, data):
+    def reference_examples(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings
+    ) -> list[Example]:
+        """Windows of the expert's trajectories in the episodes to be played."""
         config = bundle.module.config
         return list(Windows(rows, config.context, config.reward_scale, REFERENCE_STRIDE))
 
@@ -61,13 +74,15 @@ class MetaWorld(Task):
             )
         return self.return_target
 
-    def length(self, example):
+    def length(self, example: Example) -> int:
+        """One: all windows are equally long."""
         return len(example["rewards"])
 
-    def loss_count(self, example):
+    def loss_count(self, example: Example) -> int:
+        """The number of real steps."""
         return len(example["rewards"]) * ACTION_SIZE
 
-    def collate(self, examples, bundle):
+    def collate(self, examples: Sequence[Example], bundle: ModelBundle) -> Batch:
         """Windows padded with zeros on the right, and `mask` (n, t), true for real steps."""
         lengths = [len(example["rewards"]) for example in examples]
         n, t = len(examples), max(lengths)
@@ -79,26 +94,41 @@ class MetaWorld(Task):
         device = bundle.module.state_mean.device
         return {name: torch.from_numpy(value).to(device) for name, value in parts.items()}
 
-    def loss(self, module, batch):
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         """Squared errors of the actions, summed over real steps and action components."""
         predicted = module(**batch)
         errors = F.mse_loss(predicted.float(), batch["actions"], reduction="none").sum(-1)
         return errors[batch["mask"]].sum(), int(batch["mask"].sum()) * ACTION_SIZE
 
-    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
+    def evaluate(
+        self,
+        bundle: ModelBundle,
+        rows: Sequence[dict],
+        dataset: str,
+        evaluation: EvalSettings,
+        data: DataSettings,
+        samples_file: Path,
+        progress: Callable,
+    ) -> list[dict]:
+        """One episode a row; see `Task.evaluate`."""
+
         def answer(chunk: Sequence[dict], first: int) -> list[dict]:
             player = Player(bundle, np.array([self.target(row["returns"]) for row in chunk]))
             seeds = [int(row["seed"]) for row in chunk]
             played = play(environments, seeds, player.act, player.observe)
             return [
                 {
-                    "row": first + i, "task": self.environment, "seed": seeds[i],
-                    "success": bool(played["success"][i]), "success_any": bool(played["success_any"][i]),
+                    "row": first + i,
+                    "task": self.environment,
+                    "seed": seeds[i],
+                    "success": bool(played["success"][i]),
+                    "success_any": bool(played["success_any"][i]),
                     "return": float(played["return"][i]),
-                    "expert_success": bool(row["success"]), "expert_return": float(row["rewards"].sum()),
+                    "expert_success": bool(row["success"]),
+                    "expert_return": float(row["rewards"].sum()),
                 }
                 for i, row in enumerate(chunk)
-            ]  # fmt: skip
+            ]
 
         if evaluation.record_video:
             player = Player(bundle, np.array([self.target(rows[0]["returns"])]))
@@ -108,7 +138,7 @@ class MetaWorld(Task):
         with torch.inference_mode(), side_by_side(self.environment, size, torch.get_num_threads()) as environments:
             return answer_rows(rows, samples_file, size, answer, progress)
 
-    def score(self, samples):
+    def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """Success at the last step and at any, mean return, and the scripted expert on the same episodes."""
         names = ("success", "success_any", "return", "expert_success", "expert_return")
         return {name: sum(sample[name] for sample in samples) / len(samples) for name in names}

@@ -81,7 +81,9 @@ def read(path: Path) -> list[dict[str, np.ndarray]]:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")}
+        members = {
+            info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")
+        }
         return {name: _mapped(path, archive, info) for name, info in members.items() if name in SHAPES}
 
 

@@ -1,12 +1,13 @@
-"""Samples of an evaluation: one JSON line per row, written in whole chunks, continued after an interruption. No torch here."""
+"""Samples of an evaluation: a JSON line per row, written in whole chunks, continued where it stopped. No torch here."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from eva_bench.system.files import write_atomically
 
 
 def answer_rows(
@@ -19,7 +20,9 @@ def answer_rows(
     """Answer every row, `chunk` rows at a time.
 
     Args:
+        rows: what is asked.
         samples_file: JSON lines; rows that it holds already are not answered again.
+        chunk: rows answered and written at once.
         answer: called with (rows of a chunk, index of the first); returns one sample per row, in order.
         progress: called with (done, total) after each chunk.
 
@@ -56,7 +59,5 @@ def complete_lines(samples_file: Path, n_rows: int, chunk: int) -> list[dict]:
         samples = samples[: len(samples) // chunk * chunk]
     kept = b"".join(line + b"\n" for line in content.split(b"\n")[: len(samples)])
     if kept != content:
-        temporary = samples_file.with_name(f"{samples_file.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(kept)
-        temporary.replace(samples_file)
+        write_atomically(samples_file, kept)
     return samples

@@ -36,7 +36,10 @@ def identity(info: dict[str, Any], name: str, root: str | None) -> dict[str, Any
     """
     _check_present(info, name, root)
     parts = {part: catalogue.entry(part) for part in info["parts"]}
-    files = {part: {split: catalogue.local_file(part, split, root) for split in facts["splits"]} for part, facts in parts.items()}
+    files = {
+        part: {split: catalogue.local_file(part, split, root) for split in facts["splits"]}
+        for part, facts in parts.items()
+    }
     return {
         "revision": {part: facts["revision"] for part, facts in parts.items()},
         "sha256": {part: {split: sha256_of(path) for split, path in found.items()} for part, found in files.items()},

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from eva_bench.assets import catalogue
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
 from eva_bench.system.errors import UserError
-from eva_bench.task import Task, TrainData, task_config
+from eva_bench.task import Batch, Example, Task, TrainData, task_config
 from tasks import images
 from tasks.samples import answer_rows
 
@@ -26,9 +30,13 @@ class VTAB1K(Task):
 
     @property
     def outputs(self) -> int:
+        """One per class."""
         return catalogue.entry(self.dataset)["classes"]
 
-    def train_data(self, rows, dataset, bundle, data, train):
+    def train_data(
+        self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings, train: TrainSettings
+    ) -> TrainData:
+        """Decoded images with their labels; see `Task.train_data`."""
         self._check_labels(rows, dataset)
         size = bundle.processor.image_size
         pixels = images.decoded([row["image"] for row in rows], size, self.format["interpolation"], data.workers)
@@ -36,23 +44,37 @@ class VTAB1K(Task):
         examples = [{"pixels": p, "label": label} for p, label in zip(pixels, labels, strict=True)]
         return TrainData(examples, {"rows": len(rows), "classes": len(set(labels)), "image_size": size})
 
-    def collate(self, examples, bundle):
+    def collate(self, examples: Sequence[Example], bundle: ModelBundle) -> Batch:
+        """Normalised images (n, 3, size, size) and labels (n,)."""
         device = next(bundle.module.parameters()).device
         pixels = torch.stack([example["pixels"] for example in examples]).to(device, non_blocking=True)
         labels = torch.tensor([example["label"] for example in examples], device=device)
         return {"x": bundle.processor.normalise(pixels), "labels": labels}  # `x` is timm's name of a model's input
 
-    def loss(self, module, batch):
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        """Cross-entropy summed over images."""
         logits = module(x=batch["x"])  # (n, classes)
         return F.cross_entropy(logits.float(), batch["labels"], reduction="sum"), len(batch["labels"])
 
-    def loss_count(self, example):
+    def loss_count(self, example: Example) -> int:
+        """One: an image has one label."""
         return 1
 
-    def length(self, example):
+    def length(self, example: Example) -> int:
+        """One: all images are equally large."""
         return 1
 
-    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
+    def evaluate(
+        self,
+        bundle: ModelBundle,
+        rows: Sequence[dict],
+        dataset: str,
+        evaluation: EvalSettings,
+        data: DataSettings,
+        samples_file: Path,
+        progress: Callable,
+    ) -> list[dict]:
+        """One prediction a row; see `Task.evaluate`."""
         self._check_labels(rows, dataset)
         size, device = bundle.processor.image_size, next(bundle.module.parameters()).device
 
@@ -73,7 +95,7 @@ class VTAB1K(Task):
 
         return answer_rows(rows, samples_file, evaluation.chunk, answer, progress)
 
-    def score(self, samples):
+    def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """Top-1 accuracy, and as `reference_loss` the mean cross-entropy of the right classes."""
         right = sum(sample["prediction"] == sample["label"] for sample in samples)
         loss = sum(sample["loss"] for sample in samples) / len(samples)
@@ -82,4 +104,6 @@ class VTAB1K(Task):
     def _check_labels(self, rows: Sequence[dict], dataset: str) -> None:
         wrong = next((i for i, row in enumerate(rows) if not 0 <= row["label"] < self.outputs), None)
         if wrong is not None:
-            raise UserError(f"Row {wrong} of '{dataset}' has class {rows[wrong]['label']}, outside 0 to {self.outputs - 1}.")
+            raise UserError(
+                f"Row {wrong} of '{dataset}' has class {rows[wrong]['label']}, outside 0 to {self.outputs - 1}."
+            )

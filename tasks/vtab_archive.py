@@ -32,7 +32,10 @@ def load(entry: dict[str, Any], name: str, split: str, root: str | None) -> list
     Raises:
         UserError: no such folder or list, an image that is not there, a label outside the class count.
     """
-    return [{"image": image, "label": label} for image, label in _rows(task_folder(entry, name, root), split, entry["classes"])]
+    return [
+        {"image": image, "label": label}
+        for image, label in _rows(task_folder(entry, name, root), split, entry["classes"])
+    ]
 
 
 def identity(entry: dict[str, Any], name: str, root: str | None) -> dict[str, Any]:

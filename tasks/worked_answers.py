@@ -7,11 +7,14 @@ same fingerprint of training: a run of the second task finds the adapter of the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from eva_bench.assets import catalogue
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.settings.schema import DataSettings, EvalSettings
 from eva_bench.system.errors import UserError
 from eva_bench.task import task_config
 from tasks.harness import generate
@@ -48,7 +51,7 @@ class WorkedAnswers(LanguageTask):
 
     like: ClassVar[str]  # how MetaMathQA's `type` begins for rows of this task's kind
 
-    def texts(self, rows, dataset):
+    def texts(self, rows: Sequence[dict], dataset: str) -> list[dict[str, Any]]:
         """Rows as {question, answer, final, subject, level}; the last two are empty where a set has none."""
         reader = READERS[catalogue.entry(dataset).get("reader", "gsm8k")]
         refuse_other_than_text(rows, (reader.question, reader.answer), dataset)
@@ -58,7 +61,17 @@ class WorkedAnswers(LanguageTask):
             raise UserError(f"{len(without)} of {len(rows)} rows of '{dataset}' have no answer: rows {named}.")
         return texts
 
-    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
+    def evaluate(
+        self,
+        bundle: ModelBundle,
+        rows: Sequence[dict],
+        dataset: str,
+        evaluation: EvalSettings,
+        data: DataSettings,
+        samples_file: Path,
+        progress: Callable,
+    ) -> list[dict]:
+        """One generated answer a row; see `Task.evaluate`."""
         rows = [row for row in rows if row.get("type", self.like).startswith(self.like)] if _joint(dataset) else rows
         docs = [self.doc(text) for text in self.texts(rows, dataset)]
         return generate(self.harness, bundle, docs, evaluation, samples_file, progress)

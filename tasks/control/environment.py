@@ -1,4 +1,4 @@
-"""One Meta-World environment: seeded whole, start and goal drawn anew for every seed, reward version named."""
+"""One Meta-World environment: seeded whole, a new start and goal for every seed, reward version named."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ STATE_SIZE, ACTION_SIZE = 39, 4
 
 # The continual-world tasks that are fine-tuned on, each by itself; the other 40 of the 50 are for pretraining.
 CW10 = (
-    "hammer", "push-wall", "faucet-close", "push-back", "stick-pull",
-    "handle-press-side", "push", "shelf-place", "window-close", "peg-unplug-side",
-)  # fmt: skip
+    "hammer",
+    "push-wall",
+    "faucet-close",
+    "push-back",
+    "stick-pull",
+    "handle-press-side",
+    "push",
+    "shelf-place",
+    "window-close",
+    "peg-unplug-side",
+)
 
 
 def versions() -> dict[str, str]:

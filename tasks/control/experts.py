@@ -1,8 +1,8 @@
 """Scripted experts: Meta-World's own policies, made to end their 200 steps in success.
 
 Meta-World's policies are written for episodes that end at the first success. Over 200 steps most of them undo what
-they have reached, so ours hold still while the task is solved. Four reach the goal rarely or go past it; for these there
-are policies of ours.
+they have reached, so ours hold still while the task is solved. Four reach the goal rarely or go past it; for these
+there are policies of ours.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ def policy(name: str) -> Policy:
 
     scripted = ENV_POLICY_MAP[f"{name}-v3"]().get_action
     ours = {
-        "push-back": _push_back, "handle-press": _press_handle, "handle-press-side": _press_handle,
+        "push-back": _push_back,
+        "handle-press": _press_handle,
+        "handle-press-side": _press_handle,
         "stick-pull": _stick_pull(scripted),
-    }  # fmt: skip
+    }
     return ours.get(name, scripted)
 
 
@@ -35,6 +37,9 @@ def demonstrate(environment: Environment, act: Policy, seed: int, noise: float =
     """One episode of an expert.
 
     Args:
+        environment: where it acts.
+        act: from an observation to an action.
+        seed: of start, goal and noise.
         noise: standard deviation of a Gaussian disturbance of the three position components of each action. It acts on
             what is done, not on what is recorded: the actions are the ones the expert wants, also in states that it
             would not reach by itself (Laskey et al., arXiv:1703.09327).

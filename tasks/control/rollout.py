@@ -56,6 +56,7 @@ class Workers:
         return tuple(np.concatenate(parts) for parts in zip(*self._ask("step", actions), strict=True))
 
     def close(self) -> None:
+        """End the worker processes."""
         for pipe in self.pipes:
             pipe.close()  # a worker ends when nobody listens
         for process in self.processes:
@@ -97,10 +98,14 @@ def side_by_side(name: str, count: int, workers: int) -> Iterator[Environments |
         pool.close()
 
 
-def play(environments: Environments | Workers, seeds: Sequence[int], act: Callable, observe: Callable) -> dict[str, np.ndarray]:
+def play(
+    environments: Environments | Workers, seeds: Sequence[int], act: Callable, observe: Callable
+) -> dict[str, np.ndarray]:
     """One episode per seed, all at the same step.
 
     Args:
+        environments: as many as there are seeds.
+        seeds: of the episodes.
         act: observations (n, 39) to actions (n, 4), called at every step.
         observe: told the rewards (n,) of every step.
 

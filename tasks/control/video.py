@@ -41,8 +41,8 @@ def record(name: str, seed: int, player, file: Path) -> str | None:
         raise
     except Exception as error:  # its text can be unreadable: some of OpenGL's errors cannot be printed
         return (
-            f"rendering with MUJOCO_GL={os.environ['MUJOCO_GL']} failed ({type(error).__name__}); software rendering needs "
-            "libEGL and Mesa (Debian: libegl1 libgl1-mesa-dri), or MUJOCO_GL=osmesa and libosmesa6."
+            f"rendering with MUJOCO_GL={os.environ['MUJOCO_GL']} failed ({type(error).__name__}); software rendering "
+            "needs libEGL and Mesa (Debian: libegl1 libgl1-mesa-dri), or MUJOCO_GL=osmesa and libosmesa6."
         )
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
     return None

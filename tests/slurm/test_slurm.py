@@ -74,11 +74,13 @@ class Sweep:
         return self.record()
 
     def wait_for_no_claims(self) -> None:
-        """The record of an earlier round may be the one that was found: the job that was cancelled ends a moment later."""
+        """The record found may be that of an earlier round: the cancelled job ends a moment later."""
         self._wait(lambda: not list((self.folder / "results/claims").iterdir()), "an end of all claims")
 
     def _wait(self, condition, what: str) -> None:
-        wait_until(condition, 120, what, lambda: f"{self.cluster.jobs()}\n{self.output()[-3000:]}\n{self.cluster.logs()}")
+        wait_until(
+            condition, 120, what, lambda: f"{self.cluster.jobs()}\n{self.output()[-3000:]}\n{self.cluster.logs()}"
+        )
 
     def adapter(self) -> bytes:
         (path,) = self.folder.glob("runs/*/adapter/adapter_model.safetensors")
@@ -165,7 +167,9 @@ def test_a_suite_through_hydras_launcher_is_an_array_of_jobs(cluster, usual, tmp
 
 def test_a_cell_that_cannot_run_is_named_and_the_others_run(cluster, usual, tmp_path):
     ranks = [item for item in usual if "rank" not in item]
-    sweep = Sweep(cluster, tmp_path, ["-m", "task=gsm8k", "method=lora", "adapter.rank=33,2", LR, "train.steps=3", *ranks])
+    sweep = Sweep(
+        cluster, tmp_path, ["-m", "task=gsm8k", "method=lora", "adapter.rank=33,2", LR, "train.steps=3", *ranks]
+    )
     code, out = sweep.call("run.py", "hydra/launcher=slurm", *JOB, "hydra.launcher.timeout_min=10")
     assert code != 0 and "1 ok, 1 failed" in out and "rank 33 is larger than layer" in out, out
 

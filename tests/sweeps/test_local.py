@@ -16,7 +16,9 @@ LOCAL = ["suite=smoke", "hydra/launcher=local", "train.lr=1e-3"]  # a tuned rate
 
 
 def start(*arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "run.py", *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [sys.executable, "run.py", *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def test_two_processes_share_the_cells(small_run, places, tmp_path):
@@ -25,7 +27,8 @@ def test_two_processes_share_the_cells(small_run, places, tmp_path):
     assert process.returncode == 0 and "3 cells: 3 ok" in out and out.count("] ok: gsm8k-") == 3, out
     assert "process 1: 2 threads" in out
     logs = [path.read_text() for path in sorted((tmp_path / "runs/sweeps/smoke").glob("process-*.log"))]
-    assert sum(log.count("initialised in") for log in logs) == 3  # a cell that the other one just finished is shown, too
+    # a cell that the other one just finished is shown, too
+    assert sum(log.count("initialised in") for log in logs) == 3
     assert {record.hardware["threads"] for record in Store(tmp_path / "results").read_all()} == {2}
 
 
@@ -58,4 +61,5 @@ def test_a_sweep_in_one_process_stops_at_a_signal(small_run, places, tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert [record.status for record in Store(tmp_path / "results").read_all()] == ["interrupted"]  # the second never began
+    records = list(Store(tmp_path / "results").read_all())
+    assert [record.status for record in records] == ["interrupted"]  # the second never began

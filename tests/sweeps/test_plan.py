@@ -21,7 +21,11 @@ from tests.conftest import CONF, ROOT
 
 @pytest.fixture
 def base(checkpoint, tmp_path) -> list[str]:
-    return [f"model.path={checkpoint('smollm2_135m')}", f"results_dir={tmp_path / 'results'}", f"runs_dir={tmp_path / 'runs'}"]
+    return [
+        f"model.path={checkpoint('smollm2_135m')}",
+        f"results_dir={tmp_path / 'results'}",
+        f"runs_dir={tmp_path / 'runs'}",
+    ]
 
 
 def cells(plan) -> list[tuple]:
@@ -78,7 +82,14 @@ def test_the_command_line_narrows_methods_and_replaces_values(suite, base):
         "  - {task: gsm8k, method: eva, method.rho: [1, 1.5], seed: 0}\n"
     )
     everything = cells(make_plan("mine", base))
-    assert everything == [("lora", 0), ("eva", 0), ("eva", 0, "method.rho=1"), ("eva", 0, "method.rho=1.5"), ("lora", 1), ("eva", 1)]
+    assert everything == [
+        ("lora", 0),
+        ("eva", 0),
+        ("eva", 0, "method.rho=1"),
+        ("eva", 0, "method.rho=1.5"),
+        ("lora", 1),
+        ("eva", 1),
+    ]
     assert cells(make_plan("mine", [*base, "method=lora"])) == [("lora", 0), ("lora", 1)]
     assert cells(make_plan("mine", [*base, "method=eva", "seed=4"]))[0] == ("eva", 4)
     assert len(make_plan("mine", [*base, "method=eva", "seed=4"]).cells) == 3
@@ -90,9 +101,13 @@ def test_the_command_line_narrows_methods_and_replaces_values(suite, base):
 
 
 def test_globs_ranges_and_quotes_of_hydra_work_in_suites(suite, base):
-    suite("title: x\ngrids:\n  - {task: 'glob(gsm*)', method: lora, seed: 'range(0,3)', model.attention: [sdpa, eager]}\n")
+    suite(
+        "title: x\ngrids:\n  - {task: 'glob(gsm*)', method: lora, seed: 'range(0,3)', model.attention: [sdpa, eager]}\n"
+    )
     assert len(make_plan("mine", base).cells) == 6
-    assert len(make_plan(None, [*base, "method=glob(lora*)", "task=gsm8k"]).cells) == len([m for m in choices("method") if m.startswith("lora")])
+    assert len(make_plan(None, [*base, "method=glob(lora*)", "task=gsm8k"]).cells) == len(
+        [m for m in choices("method") if m.startswith("lora")]
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +154,9 @@ def test_queued_cells_do_not_change_with_conf(suite, base, tmp_path):
 
 def test_site_values_reach_the_launcher_and_the_command_line_wins(suite, base, monkeypatch):
 
-    (paths.CONF / "site.yaml").write_text("array_size: 7\nlauncher:\n  partition: gpu\n  setup: [module load cuda]\n  mem_gb: 3\n")
+    (paths.CONF / "site.yaml").write_text(
+        "array_size: 7\nlauncher:\n  partition: gpu\n  setup: [module load cuda]\n  mem_gb: 3\n"
+    )
     plan = make_plan("smoke", [*base, "method=lora"])
     config = spread_config(read_request(["suite=smoke", "hydra/launcher=slurm", "hydra.launcher.mem_gb=5"]), plan)
     launcher = config.hydra.launcher
@@ -168,8 +185,11 @@ def test_only_what_is_not_done_is_left_to_do(command, small_run, places):
 
 
 def test_planning_and_status_never_import_torch(base):
-    code = "import sys; from eva_bench.sweeps import status; status.main(sys.argv[1:]); sys.exit(3 if 'torch' in sys.modules else 0)"
-    done = subprocess.run([sys.executable, "-c", code, "suite=smoke", "--json", *base], cwd=ROOT, capture_output=True, text=True)
+    call = "from eva_bench.sweeps import status; status.main(sys.argv[1:])"
+    code = f"import sys; {call}; sys.exit(3 if 'torch' in sys.modules else 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "suite=smoke", "--json", *base], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout[done.stdout.index("[\n") :])) == 7
 

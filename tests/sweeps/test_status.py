@@ -44,11 +44,19 @@ def test_ok_and_json(suite, capfd):
     [
         ({"status": "failed", "error": "the training loss is nan at step 3"}, "failed", "nan at step 3"),
         ({"status": "interrupted", "error": "interrupted after step 1 of 2"}, "interrupted", "after step 1"),
-        ({"metrics": {"exact_match_strict": 0.1}, "metrics_before": {"exact_match_strict": 0.2}}, "suspicious", "0.100 is below the untrained model's 0.200"),
-        ({"metrics": {"exact_match_strict": 0.1, "reference_loss": 9.0}, "metrics_before": {"reference_loss": 8.0}}, "suspicious", "rose from 8.000 to 9.000"),
+        (
+            {"metrics": {"exact_match_strict": 0.1}, "metrics_before": {"exact_match_strict": 0.2}},
+            "suspicious",
+            "0.100 is below the untrained model's 0.200",
+        ),
+        (
+            {"metrics": {"exact_match_strict": 0.1, "reference_loss": 9.0}, "metrics_before": {"reference_loss": 8.0}},
+            "suspicious",
+            "rose from 8.000 to 9.000",
+        ),
         ({"metrics": {}}, "suspicious", "no exact_match_strict"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_ok_has_a_reason(suite, values, state, reason):
     _, states, store = suite
     change(store, **values)
@@ -59,7 +67,11 @@ def test_what_is_not_ok_has_a_reason(suite, values, state, reason):
 def test_below_chance_is_suspicious(suite):
     _, states, store = suite
     (record,) = store.read_all()
-    change(store, spec=record.spec.what() | {"task": record.spec.what()["task"] | {"chance": 0.25}}, metrics={"exact_match_strict": 0.2})
+    change(
+        store,
+        spec=record.spec.what() | {"task": record.spec.what()["task"] | {"chance": 0.25}},
+        metrics={"exact_match_strict": 0.2},
+    )
     assert states()[:2] == (1, "suspicious") and "below chance" in states()[2]
 
 
