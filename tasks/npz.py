@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from eva_bench.assets.catalogue import default_root
+from eva_bench.assets.catalogue import default_root, revision_here
 from eva_bench.assets.identity import cached_sha256
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import ROOT
@@ -38,7 +38,7 @@ def identity(entry: dict[str, Any], name: str, root: str | None) -> dict[str, An
     """Checksums of the file and of the episodes to be played."""
     episodes = importlib.import_module(entry["episodes"]).fingerprint(entry["subset"])
     file = cached_sha256(_path(entry, name, root), str(ROOT / "runs"))
-    return {"revision": entry["revision"], "sha256": file, "episodes_sha256": episodes}
+    return {"revision": revision_here(name, root), "sha256": file, "episodes_sha256": episodes}
 
 
 def _path(entry: dict[str, Any], name: str, root: str | None) -> Path:

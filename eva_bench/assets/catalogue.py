@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,15 @@ from typing import Any
 import yaml
 
 from eva_bench.assets.tables import read_table
+from eva_bench.system import paths
 from eva_bench.system.errors import UserError, did_you_mean
-from eva_bench.system.paths import DATA, MANIFESTS
 
 
 @cache
 def manifest() -> dict[str, Any]:
     """All entries of tasks/manifest/*.yaml by name."""
     entries: dict[str, Any] = {}
-    for path in sorted(MANIFESTS.glob("*.yaml")):
+    for path in sorted(paths.MANIFESTS.glob("*.yaml")):
         entries |= yaml.safe_load(path.read_text())
     return entries
 
@@ -62,9 +63,30 @@ def origin(info: dict[str, Any]) -> str:
     return f" ({info['by_hand']})" if isinstance(info["by_hand"], str) else ""
 
 
+def hub_revision(revision: str | None) -> str | None:
+    """What the hub is asked for: a pinned commit, or the newest one where a pin is not known (`revision: unpinned`)."""
+    return "main" if revision == "unpinned" else revision
+
+
+def complete_file(name: str) -> Path:
+    """What `make fetch` writes last: the commit and the checksums that it found."""
+    repo = entry(name).get("repo", name)
+    part = "" if repo == name else f"-{name.replace('/', '-')}"
+    return default_root() / repo / f".complete{part}.json"
+
+
+def revision_here(name: str, root: str | None) -> str:
+    """The pinned revision of a data set; for an unpinned one the commit that `make fetch` found."""
+    pinned: str = entry(name)["revision"]
+    file = complete_file(name)
+    if pinned != "unpinned" or root or not file.is_file():
+        return pinned
+    return f"unpinned, {json.loads(file.read_text())['revision']}"
+
+
 def default_root() -> Path:
     """Where `make fetch` keeps its mirror of data sets."""
-    return DATA / "hub"
+    return paths.DATA / "hub"
 
 
 def load_rows(name: str, split: str, root: str | None = None) -> list[dict[str, Any]]:

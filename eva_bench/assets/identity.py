@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from pydantic import ConfigDict
 
-from eva_bench.assets.catalogue import entry, local_file
+from eva_bench.assets.catalogue import entry, hub_revision, local_file
+from eva_bench.system import paths
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import sha256_of, write_atomically
 from eva_bench.system.frozen import Frozen
-from eva_bench.system.paths import DATA, POCKET_WEIGHTS
 
 
 def cached_sha256(path: Path, runs_dir: str) -> str:
@@ -86,15 +86,15 @@ def model_folder(model: ModelSource) -> Path:
             raise UserError(f"model.path={model.path} is not a Hugging Face checkpoint: it has no config.json.")
         return folder
     if model.path:
-        return POCKET_WEIGHTS / model.path.removeprefix("pocket:")
+        return paths.POCKET_WEIGHTS / model.path.removeprefix("pocket:")
     if model.hub_id is None:
         raise UserError(f"Model {model.name} has neither hub_id nor path (conf/model/{model.name}.yaml).")
-    mirror = DATA / "models" / model.hub_id
+    mirror = paths.DATA / "models" / model.hub_id
     if (mirror / "config.json").is_file():
         return mirror
     from huggingface_hub import try_to_load_from_cache  # late: it reads its offline switch when it is imported
 
-    found = try_to_load_from_cache(model.hub_id, "config.json", revision=model.revision)
+    found = try_to_load_from_cache(model.hub_id, "config.json", revision=hub_revision(model.revision))
     if isinstance(found, str):
         return Path(found).parent
     if model.revision is None:

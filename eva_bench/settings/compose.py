@@ -117,17 +117,27 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         raise UserError(explain_hydra_error(error, overrides)) from error
 
 
-def to_spec(composed: dict[str, Any], overrides: Sequence[str]) -> RunSpec:
-    """The specification of composed settings: values checked, and model and data identified by their checksums.
+def to_settings(composed: dict[str, Any]) -> Settings:
+    """Composed settings with their values checked; what they name need not be on this machine.
 
     Raises:
-        UserError: a value that cannot work, or a model or data set that is not on this machine.
+        UserError: a value that cannot work.
     """
     try:
         settings = Settings.model_validate(composed["settings"])
     except ValidationError as error:
         raise UserError(explain_settings_error(error)) from error
     _check_together(settings)
+    return settings
+
+
+def to_spec(composed: dict[str, Any], overrides: Sequence[str]) -> RunSpec:
+    """The specification of composed settings: values checked, and model and data identified by their checksums.
+
+    Raises:
+        UserError: a value that cannot work, or a model or data set that is not on this machine.
+    """
+    settings = to_settings(composed)
     return RunSpec(
         protocol=PROTOCOL,
         identity=_identities(settings),
@@ -149,7 +159,7 @@ def _check_together(settings: Settings) -> None:
 
 
 def _identities(settings: Settings) -> Identities:
-    train_name, eval_name = _dataset_names(settings)
+    train_name, eval_name = dataset_names(settings)
     train_data, eval_data = (_data(name, settings) for name in (train_name, eval_name))
     if settings.task.harness:  # prompts and answer extraction change numbers too
         harness = settings.task.harness
@@ -161,7 +171,7 @@ def _identities(settings: Settings) -> Identities:
     )
 
 
-def _dataset_names(settings: Settings) -> tuple[str, str]:
+def dataset_names(settings: Settings) -> tuple[str, str]:
     """Manifest names of the training and the evaluation data. Raises UserError where there is no stand-in."""
     data, task = settings.data, settings.task
     if data.source == "hub":

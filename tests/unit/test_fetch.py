@@ -8,18 +8,32 @@ import pytest
 from huggingface_hub import constants
 
 from eva_bench.assets import catalogue
-from eva_bench.assets import fetch as downloads_module
 from eva_bench.run import fetch
-from eva_bench.system.errors import UserError
+from eva_bench.system import paths
 from pocket.datasets import vtab1k
 from tasks import vtab_archive
 
 
+def names(*arguments: str) -> tuple[list[str], list[str]]:
+    """Data sets and models that a command line asks for."""
+    found = fetch.needs(fetch.FetchArguments(**dict(item.split("=", 1) for item in arguments)))
+    return found.datasets, list(found.models)
+
+
 def test_a_task_at_a_scale_names_its_data_and_model():
-    assert fetch.needs(task="gsm8k", scale="lite") == (["meta-math/MetaMathQA", "openai/gsm8k"], ["smollm2_135m"])
-    assert fetch.needs(task="gsm8k", scale="paper") == (["meta-math/MetaMathQA", "openai/gsm8k"], ["llama2_7b"])
-    assert fetch.needs(task="gsm8k", scale="paper", model="gemma2_9b")[1] == ["gemma2_9b"]
-    assert fetch.needs(task="gsm8k", scale="pocket") == ([], [])
+    assert names("task=gsm8k", "scale=lite") == (["meta-math/MetaMathQA", "openai/gsm8k"], ["smollm2_135m"])
+    assert names("task=gsm8k", "scale=paper") == (["meta-math/MetaMathQA", "openai/gsm8k"], ["llama2_7b"])
+    assert names("task=gsm8k", "scale=paper", "model=gemma2_9b")[1] == ["gemma2_9b"]
+    assert names("task=gsm8k", "scale=pocket") == ([], [])
+    assert names("model=decision_paper") == ([], ["decision_paper"])
+    assert names("data=ml-jku/meta-world/hammer") == (["ml-jku/meta-world/hammer"], [])
+
+
+def test_the_composed_settings_of_the_run_decide_what_it_needs():
+    deberta = names("task=glue/rte", "scale=paper", "recipe=paper/glue_deberta/rte")
+    assert deberta == (["nyu-mll/glue/rte"], ["deberta_v3_base"])
+    assert names("task=metaworld/push", "scale=lite") == ([], ["decision_lite"])
+    assert names("task=metaworld/push", "scale=paper") == (["ml-jku/meta-world/push"], ["decision_paper"])
 
 
 @pytest.mark.parametrize(
@@ -44,39 +58,6 @@ def test_without_network_it_says_so_within_seconds(monkeypatch, capsys):
     assert fetch.main(["task=gsm8k", "scale=lite"]) == 2
     assert time.monotonic() - start < 10
     assert "127.0.0.1 cannot be reached" in capsys.readouterr().err
-
-
-@pytest.fixture
-def mirror(monkeypatch, tmp_path):
-    """A hub of one file in which downloads are recorded, and an empty local mirror."""
-    downloads = []
-
-    def download(name, file, repo_type, revision, local_dir):
-        downloads.append((name, file, revision))
-        path = local_dir / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"rows")
-        return str(path)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    monkeypatch.setattr(downloads_module, "default_root", lambda: tmp_path)
-    return downloads
-
-
-def test_a_file_with_another_checksum_is_removed_and_named(mirror, tmp_path):
-    with pytest.raises(UserError, match="does not have the pinned checksum and was removed"):
-        fetch.fetch_dataset("openai/gsm8k")
-    assert not list(tmp_path.rglob("*.parquet")) and not list(tmp_path.rglob(".complete.json"))
-
-
-def test_a_complete_data_set_is_not_fetched_again(mirror, tmp_path):
-    fetch.fetch_dataset("meta-math/MetaMathQA")
-    fetch.fetch_dataset("meta-math/MetaMathQA")
-    assert mirror == [
-        ("meta-math/MetaMathQA", "MetaMathQA-395K.json", catalogue.entry("meta-math/MetaMathQA")["revision"])
-    ]
-    complete = json.loads((tmp_path / "meta-math/MetaMathQA/.complete.json").read_text())
-    assert complete["revision"] == catalogue.entry("meta-math/MetaMathQA")["revision"]
 
 
 def test_an_archive_that_no_hub_has_is_verified_without_network(monkeypatch, tmp_path, capsys):
@@ -126,18 +107,12 @@ def test_data_put_there_by_hand_is_told_where_it_comes_from_and_found(own_data, 
     assert "test.csv does not have the pinned checksum (export of the ticket system)" in capsys.readouterr().err
 
 
-def test_one_file_for_all_splits_is_fetched_and_found(mirror, tmp_path):
-    assert fetch.needs(task="metaworld/push", scale="paper") == (["ml-jku/meta-world/push"], ["decision_paper"])
-    fetch.fetch_dataset("ml-jku/meta-world/push")
-    assert [(repo, file) for repo, file, _ in mirror] == [("ml-jku/meta-world", "2M/push-v2.npz")]
-
-
-def test_a_model_without_published_weights_is_said_to_be_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(downloads_module, "DATA", tmp_path)
-    with pytest.raises(UserError, match=r"not published. conf/model/decision_lite.yaml says how"):
-        fetch.fetch_model("decision_lite")
+def test_a_model_without_published_weights_is_said_to_be_one(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    assert fetch.main(["model=decision_lite"]) == 2
+    assert "not published. conf/model/decision_lite.yaml says how" in capsys.readouterr().err
 
 
 def test_a_group_of_tasks_names_all_its_data_and_one_model():
-    datasets, models = fetch.needs(task="vtab1k", scale="paper")
+    datasets, models = names("task=vtab1k", "scale=paper")
     assert len(datasets) == 19 and models == ["dinov2_g14"]
