@@ -29,8 +29,10 @@ test: $(READY)  ## All tests
 test-faults: $(READY)  ## kill -9 a hundred runs and compare what is left: results/bench/faults.md (minutes)
 	$(PY) -m tests.faults.kill 100
 
-lint: $(READY)  ## Style and common mistakes
+lint: $(READY)  ## Style, layers of imports, types
 	$(PY) -m ruff check .
+	$(VENV)/bin/lint-imports
+	$(PY) -m mypy
 
 tables: $(READY)  ## Tables from the committed records: results/tables
 	$(PY) -m eva_bench.reporting.tables $(ARGS)

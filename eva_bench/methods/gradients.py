@@ -120,7 +120,7 @@ def layer_gradients(
         with tap:
             for index, batch in zip(range(total), calibration, strict=False):
                 tap.last = index + 1 == total
-                calibration.loss(bundle.module, batch).backward()  # type: ignore[no-untyped-call]
+                calibration.loss(bundle.module, batch).backward()
                 bar(index + 1, total)
     for name, gradient in tap.sums.items():  # layers that the last batch did not use
         finish(name, gradient)
@@ -158,7 +158,7 @@ class _GradientTap:
             if not output.requires_grad:  # the first target: nothing below it has gradients
                 output = output + torch.zeros((), dtype=output.dtype, device=output.device, requires_grad=True)
             self._open[name] += 1
-            output.register_hook(lambda gradient: self._take(name, x, gradient))  # type: ignore[no-untyped-call]
+            output.register_hook(lambda gradient: self._take(name, x, gradient))
             return output
 
         return watch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -21,7 +22,7 @@ def export_adapter(
     kind: str,
     head: tuple[str, ...],
     base: str,
-    biases: dict[str, Tensor] | None = None,
+    biases: Mapping[str, Tensor] | None = None,
 ) -> int:
     """Write `adapter_config.json` and `adapter_model.safetensors`.
 

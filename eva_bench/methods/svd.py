@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+Triplets = tuple[Tensor, Tensor, Tensor]  # U (out, k), S (k,), V (k, in)
+
 OVERSAMPLE = 16  # extra columns per block; more buys little once the blocks are kept
 ITERATIONS = 3  # blocks after the first; within 2e-4 of the best residual even on nearly flat spectra
 
@@ -32,7 +34,8 @@ def truncated_svd(
         factors = _decompose(weight, rank, method, seed, oversample, iterations)
     except torch.OutOfMemoryError:
         factors = _decompose(weight.cpu(), rank, method, seed, oversample, iterations)
-    return tuple(factor.to(weight.device) for factor in factors)
+    U, S, V = factors
+    return U.to(weight.device), S.to(weight.device), V.to(weight.device)
 
 
 def _check(weight: Tensor, rank: int, method: str) -> None:
@@ -46,11 +49,11 @@ def _check(weight: Tensor, rank: int, method: str) -> None:
         raise ValueError("the weight holds NaN or infinite values")
 
 
-def _decompose(weight, rank, method, seed, oversample, iterations):
+def _decompose(weight: Tensor, rank: int, method: str, seed: int, oversample: int, iterations: int) -> Triplets:
     matrix = weight if weight.dtype == torch.float64 else weight.float()
     width = rank + oversample
     blocks = iterations + 1
-    factors = None
+    factors: Triplets | None = None
     if method == "randomised" and 2 * blocks * width < min(matrix.shape):
         factors = _block_krylov(matrix, rank, width, blocks, seed)
     elif method == "randomised":  # the blocks would span half of everything: all of it costs no more
@@ -63,7 +66,7 @@ def _decompose(weight, rank, method, seed, oversample, iterations):
     return (u * signs.T).contiguous(), s.contiguous(), (v * signs).contiguous()
 
 
-def _block_krylov(matrix: Tensor, rank: int, width: int, blocks: int, seed: int):
+def _block_krylov(matrix: Tensor, rank: int, width: int, blocks: int, seed: int) -> Triplets:
     """Keep every block of the power iteration and take the best `rank` directions of their joint span."""
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device starts from the same numbers
     start = torch.randn(matrix.shape[1], width, generator=generator, dtype=matrix.dtype).to(matrix.device)
@@ -80,7 +83,7 @@ def _block_krylov(matrix: Tensor, rank: int, width: int, blocks: int, seed: int)
     return _from_left_vectors(matrix, u)
 
 
-def _by_gram_matrix(matrix: Tensor, rank: int):
+def _by_gram_matrix(matrix: Tensor, rank: int) -> Triplets | None:
     """Eigenvectors of the smaller Gram matrix; None where a wanted singular value is lost in its squares."""
     small = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     _, vectors = torch.linalg.eigh(small @ small.T)  # ascending
@@ -90,7 +93,7 @@ def _by_gram_matrix(matrix: Tensor, rank: int):
     return (u, s, v) if small is matrix else (v.T, s, u.T)
 
 
-def _from_left_vectors(matrix: Tensor, u: Tensor):
+def _from_left_vectors(matrix: Tensor, u: Tensor) -> Triplets:
     """Triplets of a matrix within the span of u, (out, rank) orthonormal.
 
     u comes from a Gram matrix, which squares the condition number; one QR of the small factor gives full accuracy back.

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0  # a heartbeat this old needs a closer look
@@ -61,7 +62,7 @@ def claim(path: Path, wait: bool, on_wait: Callable[[], None] = lambda: None) ->
 
 
 def is_running(path: Path) -> bool:
-    """Whether a claim is there and looks alive, at a glance (for status pages; may be wrong after a crash elsewhere)."""
+    """Whether a claim is there and looks alive, at a glance: may be wrong after a crash on another machine."""
     owner, age = _read(path)
     return owner is not None and not _owner_is_gone(owner) and abs(age) <= STALE_S
 
@@ -75,7 +76,7 @@ def _create(path: Path, owner: str) -> bool:
         return False
 
 
-def _read(path: Path) -> tuple[dict | None, float]:
+def _read(path: Path) -> tuple[dict[str, Any] | None, float]:
     """Owner and age in seconds; (None, 0) for a file that is just being written or removed."""
     try:
         age = time.time() - path.stat().st_mtime
@@ -97,7 +98,7 @@ def _is_dead(path: Path) -> bool:
     return abs(age) > STALE_S and _lies_still(path)
 
 
-def _owner_is_gone(owner: dict) -> bool:
+def _owner_is_gone(owner: dict[str, Any]) -> bool:
     if owner.get("host") != _host() or not isinstance(owner.get("pid"), int):
         return False
     try:

@@ -1,4 +1,4 @@
-"""The environment of a run: code version, packages, hardware; and the checksum of the code behind caches. No torch here."""
+"""Code version, packages and hardware of a run, and the checksum of the code behind caches. No torch here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from typing import Any
 from eva_bench.system.files import sha256_of
 from eva_bench.system.paths import ROOT
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "hydra-core", "numpy", "safetensors", "tokenizers")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "lm_eval",
+    "hydra-core",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+)
 
 
 def code_version() -> dict[str, Any]:
@@ -28,7 +38,12 @@ def code_version() -> dict[str, Any]:
 
 
 # Whole folders: an edit anywhere in what initialises, trains or evaluates must never be answered from an old cache.
-CODE = ("baselines", "tasks", "eva_bench/task.py", *(f"eva_bench/{room}" for room in ("run", "eva", "methods", "models", "settings")))
+CODE = (
+    "baselines",
+    "tasks",
+    "eva_bench/task.py",
+    *(f"eva_bench/{room}" for room in ("run", "eva", "methods", "models", "settings")),
+)
 
 
 @cache

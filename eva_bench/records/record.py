@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eva_bench.settings.spec import Origins, RunSpec
 from eva_bench.system.meter import Cost
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Final = 2
 CURVE_POINTS = 40  # what a figure of a loss curve needs
 DIGITS = 5  # of curves and details; scores keep all of theirs
 
@@ -25,7 +25,9 @@ class Outcome(BaseModel):
 
     metrics_before: dict[str, float] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
-    curve: list[tuple[int, float, float, float]] = Field(default_factory=list)  # step, loss, gradient norm, learning rate
+    curve: list[tuple[int, float, float, float]] = Field(
+        default_factory=list
+    )  # step, loss, gradient norm, learning rate
     epochs: list[dict[str, float]] = Field(default_factory=list)  # metrics after every epoch, where asked for
     steps: int = 0
     tokens: int = 0  # predictions that entered the loss
@@ -89,15 +91,21 @@ class Record(Outcome):
         return self.metrics.get(self.spec.task.primary)
 
     def to_json(self) -> str:
-        """The record's file: what it is and what it scored first, one line an entry, curves and details in one line each."""
+        """The record's file: scores first and one line an entry; curves and details in one line each."""
         content = json.loads(self.model_dump_json(exclude={"spec"}, exclude_none=True))
         content["curve"] = [[_rounded(value) for value in point] for point in thin(self.curve)]
         content["ranks"] = _nested(self.ranks)
-        content["initialisation"] = {name: _nested(_rounded(value)) for name, value in content["initialisation"].items()}
+        content["initialisation"] = {
+            name: _nested(_rounded(value)) for name, value in content["initialisation"].items()
+        }
         content["spec"] = _without_nulls(self.spec.what())
         filled = {name: value for name, value in content.items() if value not in ({}, [])}
         ordered = {name: filled[name] for name in (*FIRST, *filled) if name in filled}
-        return "{\n" + ",\n".join(f" {json.dumps(name)}: {_lines(name, value)}" for name, value in ordered.items()) + "\n}\n"
+        return (
+            "{\n"
+            + ",\n".join(f" {json.dumps(name)}: {_lines(name, value)}" for name, value in ordered.items())
+            + "\n}\n"
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -166,8 +174,10 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def thin(curve: list[tuple[int, float, float, float]], points: int = CURVE_POINTS) -> list[tuple[int, float, float, float]]:
-    """At most `points` entries of a curve: the first third whole, where initialisations differ, then evenly to the last."""
+def thin(
+    curve: list[tuple[int, float, float, float]], points: int = CURVE_POINTS
+) -> list[tuple[int, float, float, float]]:
+    """At most `points` entries of a curve: the first third whole, then evenly to the last."""
     if len(curve) <= points:
         return curve
     head, tail = curve[: points // 3], curve[points // 3 :]

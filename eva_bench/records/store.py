@@ -34,7 +34,8 @@ class Store:
             write_atomically(probe, "")
             probe.unlink()
         except OSError as error:
-            raise UserError(f"The results folder '{self.records.parent}' cannot be written: {error.strerror}.") from error
+            folder = self.records.parent
+            raise UserError(f"The results folder '{folder}' cannot be written: {error.strerror}.") from error
 
     def folder(self, spec: RunSpec) -> Path:
         """Where records of this scale, task and method are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Tracker:
     def __init__(self, tracking: TrackingSettings, folder: Path, fresh: bool = False):
         """`fresh`: replace what W&B has under the id, instead of continuing it."""
         self.tracking, self.folder, self.fresh = tracking, folder, fresh
-        self.run = None
+        self.run: Any = None  # of W&B, once it has started
         self.broken = tracking.mode == "off"
         self.where = "off"
 
@@ -35,7 +35,7 @@ class Tracker:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        mode: str = self.tracking.mode
+        mode: Any = self.tracking.mode
         if mode == "auto":
             mode = "online" if logged_in() else "offline"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class Tracker:
             self.run.log({"ranks": wandb.Histogram(list(record.ranks.values()))})
         self.run.finish(exit_code=0 if record.status == "ok" else 1)
 
-    def _guard(self, action, *arguments) -> None:
+    def _guard(self, action: Callable[..., object], *arguments: object) -> None:
         if self.broken:
             return
         try:
@@ -85,7 +85,8 @@ class Tracker:
         except Exception as error:  # a mirror must never stop a run, whatever it raises
             self.broken = True
             self.where = "failed, see the warning"
-            warn(f"tracking is switched off for this run: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            reason = str(error).partition("\n")[0]
+            warn(f"tracking is switched off for this run: {type(error).__name__}: {reason}")
 
 
 def group_and_tags(spec: RunSpec, origins: Origins) -> tuple[str, list[str]]:

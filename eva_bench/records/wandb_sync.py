@@ -38,9 +38,7 @@ def synchronise(runs_dir: Path) -> int:
     return subprocess.run([sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)]).returncode
 
 
-def rebuild(
-    records: Sequence[Record], runs_dir: Path, project: str, mode: Literal["auto", "online", "offline"]
-) -> int:
+def rebuild(records: Sequence[Record], runs_dir: Path, project: str, mode: Literal["auto", "online", "offline"]) -> int:
     """One W&B run per record, under its own id, with curve and summary; whatever W&B had under that id is replaced."""
     broken = 0
     for record in records:
@@ -73,13 +71,15 @@ def sync(arguments: SyncArguments) -> int:
     if not arguments.rebuild:
         return synchronise(arguments.runs_dir)
     if arguments.mode == "auto" and not logged_in():
-        raise UserError("Nobody is logged in to W&B here: `wandb login`, or mode=offline to keep the runs in runs/ first.")
+        raise UserError(
+            "Nobody is logged in to W&B here: `wandb login`, or mode=offline to keep the runs in runs/ first."
+        )
     records = [r for r in Store(arguments.results_dir).read_all() if arguments.suite in (None, r.origins.suite)]
     return rebuild(records, arguments.runs_dir, arguments.project, arguments.mode)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m eva_bench.records.wandb_sync [rebuild=true] [suite=<name>] [project=...] [runs_dir=...] [results_dir=...]`."""
+    """`python -m eva_bench.records.wandb_sync [rebuild=true] [suite=<name>] [project=...] ...`."""
     return run_command(sync, SyncArguments, arguments)
 
 

@@ -62,8 +62,9 @@ def load_initialisation(path: Path) -> Initialisation | None:
     tensors, stored = found
     factors = {}
     for layer, scale in stored["scales"].items():
-        parts = {part: tensors.get(f"{layer}/{part}") for part in ("A", "B", "s", "magnitude")}
-        factors[layer] = Factors(**parts, scale=scale)
+        A, B = tensors[f"{layer}/A"], tensors[f"{layer}/B"]
+        s, magnitude = tensors.get(f"{layer}/s"), tensors.get(f"{layer}/magnitude")
+        factors[layer] = Factors(A, B, s, magnitude, scale)
     return Initialisation(factors=factors, facts=stored["facts"])
 
 

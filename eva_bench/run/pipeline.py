@@ -7,6 +7,7 @@ import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,7 +32,7 @@ from eva_bench.task import Calibration, TrainData, mean_loss
 class Rows:
     """Rows and the manifest's name of the data set they are from."""
 
-    rows: list[dict]
+    rows: list[dict[str, Any]]
     dataset: str
 
 

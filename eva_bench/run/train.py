@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from eva_bench.methods.base import Method
 from eva_bench.methods.layer import Adapter
@@ -34,7 +36,7 @@ class TrainResult:
     steps: int = 0
     tokens: int = 0  # predicted tokens that entered the loss
     resumed: int = 0
-    micro_batch_size: int | None = None  # of the forward passes: smaller than asked for if memory ran out
+    micro_batch_size: int = 0  # of the forward passes: smaller than asked for if memory ran out
     curve: list[tuple[int, float, float, float]] = field(default_factory=list)  # [step, loss, gradient norm, learning rate]
     epochs: list[dict[str, float]] = field(default_factory=list)  # metrics after every epoch but the last
     waited_s: float = 0.0  # seconds in which the model waited for batches
@@ -44,6 +46,7 @@ def total_steps(train: TrainSettings, n_examples: int) -> int:
     """`steps`, or as many as `epochs` over the examples need."""
     if train.steps is not None:
         return train.steps
+    assert train.epochs is not None  # composition asks for one of the two
     return max(1, math.ceil(train.epochs * n_examples / train.batch_size))
 
 
@@ -73,7 +76,7 @@ def ends_epoch(step: int, batch_size: int, n_examples: int) -> bool:
     return step * batch_size // n_examples > (step - 1) * batch_size // n_examples
 
 
-def micro_batches(batch: Sequence, size: int, accelerator: Accelerator) -> Iterator[Sequence]:
+def micro_batches(batch: Sequence[Example], size: int, accelerator: Accelerator) -> Iterator[Sequence[Example]]:
     """This process's share of a step, cut into forward passes."""
     mine = batch[accelerator.process_index :: accelerator.num_processes]
     for start in range(0, len(mine), size):
@@ -116,8 +119,8 @@ def fit(
     share = train.micro_batch_size * accelerator.num_processes
     if train.batch_size % share:
         raise UserError(
-            f"train.batch_size={train['batch_size']} is not a multiple of train.micro_batch_size="
-            f"{train['micro_batch_size']} times {accelerator.num_processes} processes."
+            f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size="
+            f"{train.micro_batch_size} times {accelerator.num_processes} processes."
         )
     groups = method.parameter_groups(adapter, train.lr, train.weight_decay, train.lr_ratio)
     optimizer = torch.optim.AdamW(groups, lr=train.lr, fused=True)
@@ -169,9 +172,15 @@ def fit(
 
 
 def _backward(
-    accelerator: Accelerator, model, task: Task, bundle: ModelBundle, batch: Sequence[Example], count: int,
-    result: TrainResult, size: int,
-) -> torch.Tensor:  # fmt: skip
+    accelerator: Accelerator,
+    model: nn.Module,
+    task: Task,
+    bundle: ModelBundle,
+    batch: Sequence[Example],
+    count: int,
+    result: TrainResult,
+    size: int,
+) -> torch.Tensor:
     """Gradients of one step, `size` examples in a forward pass; this process's share of the loss."""
     loss = torch.zeros((), device=accelerator.device)
     for examples in micro_batches(batch, size, accelerator):
@@ -186,7 +195,7 @@ def _backward(
     return loss
 
 
-def _evaluate_between(after_epoch: Callable[[int], dict[str, float]], step: int, model) -> dict[str, float]:
+def _evaluate_between(after_epoch: Callable[[int], dict[str, float]], step: int, model: nn.Module) -> dict[str, float]:
     """Metrics in the middle of training, which goes on as if nothing had been."""
     random_state = _rng_state()
     model.eval()
@@ -196,7 +205,9 @@ def _evaluate_between(after_epoch: Callable[[int], dict[str, float]], step: int,
     return {"step": step} | metrics
 
 
-def _within_memory(backward: Callable[[int], torch.Tensor], optimizer, result: TrainResult, alone: bool) -> torch.Tensor:
+def _within_memory(
+    backward: Callable[[int], torch.Tensor], optimizer: AcceleratedOptimizer, result: TrainResult, alone: bool
+) -> torch.Tensor:
     """Gradients of one step; where memory runs out, the step again with half the micro-batch, from here on.
 
     The effective batch stays the same, and the failed attempt leaves no trace: gradients and random numbers are
@@ -215,7 +226,8 @@ def _within_memory(backward: Callable[[int], torch.Tensor], optimizer, result: T
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         result.micro_batch_size //= 2
-        warn(f"out of memory: the step is repeated with train.micro_batch_size={result.micro_batch_size}, the same effective batch")
+        size = result.micro_batch_size
+        warn(f"out of memory: the step is repeated with train.micro_batch_size={size}, the same effective batch")
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -240,13 +252,25 @@ def _agree(accelerator: Accelerator, loss: torch.Tensor, stop: StopSignal | None
     return value, asked > 0
 
 
-def _save(file: Path, adapter: Adapter, optimizer, scaler: torch.amp.GradScaler | None, result: TrainResult) -> None:
+def _save(
+    file: Path,
+    adapter: Adapter,
+    optimizer: AcceleratedOptimizer,
+    scaler: torch.amp.GradScaler | None,
+    result: TrainResult,
+) -> None:
     state = {"tensors": adapter.state_dict(), "optimizer": optimizer.state_dict(), "result": asdict(result)}
     state |= {"rng": _rng_state(), "scaler": scaler.state_dict() if scaler else None}
     checkpoint.save(file, state)
 
 
-def _resume(file: Path, adapter: Adapter, optimizer, scaler: torch.amp.GradScaler | None, result: TrainResult) -> TrainResult:
+def _resume(
+    file: Path,
+    adapter: Adapter,
+    optimizer: AcceleratedOptimizer,
+    scaler: torch.amp.GradScaler | None,
+    result: TrainResult,
+) -> TrainResult:
     state = checkpoint.load(file)
     if state is None:
         return result

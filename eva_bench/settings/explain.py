@@ -91,7 +91,11 @@ def explain_settings_error(error: ValidationError) -> str:
     item = error.errors()[0]
     name = ".".join(str(part) for part in item["loc"])
     given = f"{name}={item['input']}"
-    bounds = {"greater_than": "greater than {gt:g}", "greater_than_equal": "at least {ge:g}", "less_than_equal": "at most {le:g}"}
+    bounds = {
+        "greater_than": "greater than {gt:g}",
+        "greater_than_equal": "at least {ge:g}",
+        "less_than_equal": "at most {le:g}",
+    }
     context = item.get("ctx", {})
     if item["type"] == "literal_error":
         return f"{given} is not one of {_unquoted(context['expected'])}."

@@ -1,4 +1,4 @@
-"""The schema in Hydra's terms, so that unknown names and wrong types are refused on the command line and in every YAML."""
+"""The schema in Hydra's terms: unknown names and wrong types are refused on the command line and in YAML."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from eva_bench.system.frozen import Frozen
 
 
 def structured(section: type[Frozen]) -> type:
-    """A dataclass with a section's names, types and defaults. Hydra knows no literals and no bounds: pydantic checks those.
+    """A dataclass with a section's names, types and defaults.
 
+    Hydra knows no literals and no bounds: pydantic checks those.
     Values of methods and tasks stay open here; their classes refuse what they do not know.
     """
-    fields = []
+    fields: list[tuple[str, Any, Any]] = []
     for name, info in section.model_fields.items():
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, Choice):

@@ -1,7 +1,7 @@
 """The one place of every setting: its name, type, allowed values and bounds, and whether it says *what* or *where*.
 
-A setting marked by `where_field` says where or how to run and cannot change a number: it enters no fingerprint and no record,
-and using it does not make a run a private experiment. Everything else follows from these classes: Hydra's schema, the
+A setting marked by `where_field` says where or how to run and cannot change a number: it enters no fingerprint and no
+record, and using it does not make a run a private experiment. Everything else follows from these classes: Hydra's schema, the
 refusal of bad values, fingerprints, the summary of a command line. Never imports torch.
 """
 
@@ -81,7 +81,9 @@ class ModelSettings(Frozen):
     kind: Literal["language", "classifier", "vision", "decision"]
     hub_id: str | None = None
     revision: str | None = None
-    path: str | None = where_field(None, min_length=1)  # a local checkpoint; `pocket:<name>` is one that the package carries
+    path: str | None = where_field(
+        None, min_length=1
+    )  # a local checkpoint; `pocket:<name>` is one that the package carries
     targets: list[str]  # last parts of the names of the adapted layers
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str = "sdpa"
@@ -189,5 +191,7 @@ def where_settings() -> set[str]:
     """Dotted names of all settings that say where or how to run: `data.root`, `threads`, `tracking.mode`, ..."""
     names = {name for name, field in Settings.model_fields.items() if is_where(field)}
     for group, section in groups().items():
-        names |= {f"{group}.{name}" for name, field in section.model_fields.items() if is_where(field) or group in names}
+        names |= {
+            f"{group}.{name}" for name, field in section.model_fields.items() if is_where(field) or group in names
+        }
     return names

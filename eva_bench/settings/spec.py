@@ -1,4 +1,4 @@
-"""The specification of a run: typed settings, identities of model and data, and the fingerprints they give. No torch here."""
+"""The specification of a run: typed settings, identities of model and data, fingerprints. No torch here."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RunSpec(Frozen):
 
     @property
     def train_id(self) -> str:
-        """Fingerprint of a training: runs that differ in nothing but the evaluation share it, unless it evaluates on its way."""
+        """Fingerprint of a training. Runs that differ only in their evaluation share it, unless it evaluates on its way."""
         parts = {"init": self.init_id, "train": what(self.train)}
         if self.eval.every_epoch:
             parts |= self._evaluation()

@@ -134,7 +134,9 @@ def spread_overrides(request: Request) -> list[str]:
     site = paths.CONF / "site.yaml"
     values = yaml.safe_load(site.read_text()) or {} if site.is_file() else {}
     launcher = values.pop("launcher", {})
-    given = [f"hydra.launcher.{key}={json.dumps(value)}" for key, value in launcher.items() if request.launcher == "slurm"]
+    given = [
+        f"hydra.launcher.{key}={json.dumps(value)}" for key, value in launcher.items() if request.launcher == "slurm"
+    ]
     return [*given, *(f"{key}={json.dumps(value)}" for key, value in values.items()), *request.spread]
 
 
@@ -175,7 +177,9 @@ def run_locally(folder: Path, specs: list[RunSpec], processes: int) -> int:
         log = (folder / f"process-{number}.log").open("w")
         say(f"process {number}: {threads} threads, output in {log.name}")
         # A session of its own: a Ctrl-C reaches it once, through us, and it ends with a checkpoint and a record.
-        child = subprocess.Popen(command, stdout=log, stderr=log, env=worker_environment(number), start_new_session=True)
+        child = subprocess.Popen(
+            command, stdout=log, stderr=log, env=worker_environment(number), start_new_session=True
+        )
         children.append(child)
     with _forwarding(children):
         codes = [child.wait() for child in children]
@@ -221,9 +225,17 @@ def _run_by_hydra(request: Request, parts: list[Part], logs: Path) -> int:
     os.environ["PYTHONPATH"] = worker_environment()["PYTHONPATH"]  # jobs inherit it
     logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns every second where SLURM keeps no accounts
     firsts = ",".join(str(part.first) for part in parts)
-    given = [f"cells={_quoted(Path(parts[0].file))}", f"logs={_quoted(logs)}", f"count={parts[0].count}", f"first={firsts}"]
+    given = [
+        f"cells={_quoted(Path(parts[0].file))}",
+        f"logs={_quoted(logs)}",
+        f"count={parts[0].count}",
+        f"first={firsts}",
+    ]
     arguments, sys.argv = sys.argv, ["run.py", "-m", *request.spread, *given]
-    say(f"{len(parts)} jobs of up to {parts[0].count} cells; output in {logs}. This command waits for them; `make submit` does not.")
+    say(
+        f"{len(parts)} jobs of up to {parts[0].count} cells; output in {logs}. "
+        "This command waits for them; `make submit` does not."
+    )
     try:
         _job()
     except KeyboardInterrupt:

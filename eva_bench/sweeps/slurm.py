@@ -22,7 +22,16 @@ from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.progress import say
 
 NOT_FOR_SBATCH = ("_target_", "submitit_folder", "max_num_timeout")
-COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout")
+COMMON = (
+    "timeout_min",
+    "cpus_per_task",
+    "gpus_per_node",
+    "tasks_per_node",
+    "mem_gb",
+    "nodes",
+    "name",
+    "stderr_to_stdout",
+)
 
 
 def submit(parts: Sequence[Part], launcher: DictConfig, most: int) -> list[str]:
@@ -56,7 +65,9 @@ class SubmitArguments(Arguments):
     rest: ClassVar[str] = "settings"
 
     suite: str = Field(description="suite of conf/suite/")
-    settings: list[str] = Field(default_factory=list, description="settings of the cells and of the launcher, as for run.py")
+    settings: list[str] = Field(
+        default_factory=list, description="settings of the cells and of the launcher, as for run.py"
+    )
 
 
 def queue(arguments: SubmitArguments) -> int:

@@ -195,8 +195,9 @@ def _colored(text: str, state: str) -> str:
 
 
 class StatusArguments(Arguments):
-    """Show planned cells against records: which are done, missing, failed or stale. Exit code 0 only if every cell is ok.
+    """Show planned cells against records: done, missing, failed or stale.
 
+    Exit code 0 only if every cell is ok.
     make status SUITE=gsm8k ARGS="scale=lite"
     """
 

@@ -81,12 +81,18 @@ def select(records: Sequence[Record], scale: str, place: str) -> dict[str, Choic
             settings.add(_common_settings(spec))
     if len(settings) > 1:
         raise UserError(
-            f"The stage=tune records of '{place}' at scale '{scale}' differ in more than method, seed, learning rate and "
-            "rank (task, model, data, length of training or protocol): move those that no longer count out of records/."
+            f"The stage=tune records of '{place}' at scale '{scale}' differ in more than method, seed, "
+            "learning rate and rank (task, model, data, length of training or protocol): "
+            "move those that no longer count out of records/."
         )
     if not by_method:
-        raise UserError(f"No stage=tune records of '{place}' at scale '{scale}': run the grid first (docs/protocol.md).")
-    grids = {method: sorted((p.lr, p.rank, len(found)) for p, found in points.items()) for method, points in by_method.items()}
+        raise UserError(
+            f"No stage=tune records of '{place}' at scale '{scale}': run the grid first (docs/protocol.md)."
+        )
+    grids = {
+        method: sorted((p.lr, p.rank, len(found)) for p, found in points.items())
+        for method, points in by_method.items()
+    }
     if len({str(grid) for grid in grids.values()}) > 1:
         shown = "; ".join(f"{method}: {grid}" for method, grid in sorted(grids.items()))
         raise UserError(f"The methods were not tuned on one common grid: (learning rate, rank, runs) {shown}.")
@@ -107,8 +113,9 @@ def _common_settings(spec: RunSpec) -> str:
 
 
 class TuneArguments(Arguments):
-    """Choose a learning rate per method from stage=tune records, and write conf/tuned/<scale>/<family or task>/<method>.yaml.
+    """Choose a learning rate per method from stage=tune records.
 
+    Writes conf/tuned/<scale>/<family or task>/<method>.yaml.
     make select ARGS="family=glue"
     """
 

@@ -65,7 +65,7 @@ class Part:
         return code
 
     def checkpoint(self):
-        """What submitit puts into the queue again before a time limit: the same cells, the finished ones return at once."""
+        """What submitit queues again before a time limit: the same cells; finished ones return at once."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

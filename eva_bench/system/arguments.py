@@ -1,4 +1,4 @@
-"""Arguments of commands: `name=value`, typed and checked; and the one place where a user's mistake becomes exit code 2."""
+"""Arguments of commands, `name=value`, typed; and the one place where a user's mistake becomes exit code 2."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ INTERRUPTED = 130
 class Arguments(Frozen):
     """What a command understands: one field an argument, with its default and a description for `--help`.
 
-    The docstring of a subclass is the first paragraph of its help. Where `rest` names a field (a list of texts), arguments
-    that no field has go there: the settings of runs, which composition checks.
+    The docstring of a subclass is the first paragraph of its help. Where `rest` names a field (a list of texts),
+    arguments that no field has go there: the settings of runs, which composition checks.
     """
 
     rest: ClassVar[str | None] = None
@@ -30,9 +30,7 @@ class Arguments(Frozen):
 Kind = TypeVar("Kind", bound=Arguments)
 
 
-def run_command(
-    action: Callable[[Kind], int], kind: type[Kind], arguments: Sequence[str] | None = None
-) -> int:
+def run_command(action: Callable[[Kind], int], kind: type[Kind], arguments: Sequence[str] | None = None) -> int:
     """Read a command's arguments, run it, and give its exit code.
 
     Args:

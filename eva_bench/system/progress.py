@@ -45,7 +45,13 @@ class Bar:
 
     def _draw(self, done: int, total: int, note: str) -> None:
         if self.progress is None:
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                "{task.description}",
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self.progress = Progress(*columns, console=console)
             self.progress.start()
             self.task = self.progress.add_task(self.title, total=total, note=note)
@@ -55,7 +61,10 @@ class Bar:
         now, tenth = time.monotonic(), 10 * done // max(total, 1)
         if tenth > self.tenth or now - self.last_line > 60 or done == total:
             speed = done / max(now - self.start, 1e-9)
-            say(f"{self.title}: {done}/{total}  {note}  {speed:.1f}/s, {max(total - done, 0) / max(speed, 1e-9):.0f} s left")
+            left = max(total - done, 0) / max(speed, 1e-9)
+            say(
+                f"{self.title}: {done}/{total}  {note}  {speed:.1f}/s, {left:.0f} s left"
+            )
             self.tenth, self.last_line = tenth, now
 
     def close(self) -> None:

@@ -37,7 +37,6 @@ def suite(tmp_path, monkeypatch):
     """A function that writes a suite beside a copy of the others; conf/ itself stays as it is."""
     import shutil
 
-
     folder = tmp_path / "conf"
     shutil.copytree(CONF, folder)
     monkeypatch.setattr(paths, "CONF", folder)
