@@ -1,7 +1,8 @@
-"""Numbers in README and pages are those of the committed tables, and the commands it names exist."""
+"""Numbers in README and pages are those of the committed tables; the places and commands it names exist."""
 
 import csv
 import re
+import subprocess
 
 from tests.conftest import ROOT
 
@@ -44,3 +45,23 @@ def test_every_make_target_and_link_exists():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_the_file_tree_has_every_folder_and_every_room():
+    tree = README[README.index("\nrun.py  ") : README.index("## Read on")]
+    named = {indent: set(re.findall(rf"^{' ' * indent}([\w.]+)/?  ", tree, re.MULTILINE)) for indent in (0, 2)}
+    assert all((ROOT / name).exists() for name in named[0])
+    assert all((ROOT / "eva_bench" / name).exists() for name in named[2])
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [line.split("/") for line in listed.splitlines()]
+    assert {path[0] for path in files if len(path) > 1 and not path[0].startswith(".")} <= named[0]
+    assert {path[1] for path in files if path[0] == "eva_bench"} - {"__init__.py"} <= named[2]
+
+
+def test_every_path_that_the_readme_names_exists():
+    named = re.findall(r"`((?:baselines|conf|docs|eva_bench|pocket|tasks|tests|results)/[\w./<>]*)`", README)
+    assert len(named) > 10
+    for path in named:
+        if path != "results/report/index.html":  # made by `make report`, not in git
+            pattern = re.sub(r"<\w+>", "*", path)
+            assert next(ROOT.glob(pattern.rstrip("/")), None), path
