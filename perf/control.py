@@ -1,32 +1,37 @@
-"""What control costs: the expert's transitions, evaluation in batches against one environment at a time, a whole run."""
+"""What control costs: the expert's transitions, evaluation in batches and one environment at a time, a whole run."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from statistics import median
 
-from perf import page
+import numpy as np
+import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from eva_bench import models
+from eva_bench.settings.compose import compose_spec
+from perf import page, process
+from pocket.datasets import metaworld
+from tasks.control.environment import CW10, STEPS, Environment
+from tasks.control.experts import demonstrate, policy
+from tasks.control.rollout import play, side_by_side
+from tasks.metaworld import Player
+
 EPISODES = 24
 TASKS = ("window-close", "push", "stick-pull")  # the cheapest, a middling and the dearest environment to step
 NOTE = """
-What limits evaluation: stepping the environments, which no batch makes cheaper ("of it, environments"). It is Python around
-MuJoCo, one core per worker process, so two cores step at most twice as fast as one. What batches save is the model: one call
-for all episodes instead of one each. The gain is large where environments are cheap and small where contacts are many.
+What limits evaluation: stepping the environments, which no batch makes cheaper ("of it, environments"). It is Python
+around MuJoCo, one core per worker process, so two cores step at most twice as fast as one. What batches save is the
+model: one call for all episodes instead of one each. The gain is large where environments are cheap and small where
+contacts are many.
 """
 
 
 def expert_speed(name: str) -> float:
     """Transitions a second of the scripted expert on one core."""
-    from tasks.control.environment import STEPS, Environment
-    from tasks.control.experts import demonstrate, policy
-
     environment, act = Environment(name), policy(name)
     seconds = []
     for seed in range(5):
@@ -38,14 +43,6 @@ def expert_speed(name: str) -> float:
 
 def evaluation(name: str, together: int, workers: int) -> tuple[float, float]:
     """Seconds for EPISODES episodes, `together` at a time, and how many of them the environments took."""
-    import numpy as np
-    import torch
-
-    from eva_bench import models
-    from eva_bench.settings.compose import compose_spec
-    from tasks.control.rollout import play, side_by_side
-    from tasks.metaworld import Player
-
     spec = compose_spec(["method=lora", f"task=metaworld/{name}", "tracking=off"])
     torch.set_num_threads(workers)
     bundle = models.load(spec.model, spec.data, "cpu")
@@ -73,39 +70,34 @@ def evaluation(name: str, together: int, workers: int) -> tuple[float, float]:
 def whole_run() -> float:
     """Wall seconds of a fine-tuning with evaluation, started cold; demonstrations are there."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "run.py", "method=eva", "task=metaworld/push", "tracking=off",
-                   f"results_dir={folder}/results", f"runs_dir={folder}/runs"]  # fmt: skip
-        start = time.perf_counter()
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-        return time.perf_counter() - start
+        command = [sys.executable, "run.py", "method=eva", "task=metaworld/push", "tracking=off"]
+        command += [f"results_dir={folder}/results", f"runs_dir={folder}/runs"]
+        return process.run(command).checked().seconds
 
 
 def measure() -> dict[str, dict]:
     """All figures: name -> {value, unit, target}."""
-    from pocket.datasets import metaworld
-    from tasks.control.environment import CW10
-
     for split in ("train", "test"):
         metaworld.generate(split, "push")
     speeds = {name: round(expert_speed(name)) for name in CW10}
     figures: dict[str, dict] = {
-        "expert, transitions a second on one core (median task)": {
-            "value": round(median(speeds.values())), "unit": "/s", "target": ">= 1000", "by_task": speeds,
-        },
-        "expert, slowest task": {"value": min(speeds.values()), "unit": "/s", "target": ""},
-        "fine-tuning with evaluation, cold": {"value": round(whole_run(), 1), "unit": "s", "target": "<= 60"},
-    }  # fmt: skip
+        "expert, transitions a second on one core (median task)": page.figure(
+            round(median(speeds.values())), "/s", ">= 1000", by_task=speeds
+        ),
+        "expert, slowest task": page.figure(min(speeds.values()), "/s", ""),
+        "fine-tuning with evaluation, cold": page.figure(round(whole_run(), 1), "s", "<= 60"),
+    }
     cores = len(os.sched_getaffinity(0))
     for name in TASKS:
         single, single_steps = evaluation(name, 1, 1)
         batched, batched_steps = evaluation(name, EPISODES, min(2, cores))
         title = f"{name}: {EPISODES} episodes"
         figures |= {
-            f"{title}, one at a time": {"value": round(single, 2), "unit": "s", "target": ""},
-            f"{title}, of it environments": {"value": round(single_steps, 2), "unit": "s", "target": ""},
-            f"{title}, together": {"value": round(batched, 2), "unit": "s", "target": ""},
-            f"{title}, together, of it environments": {"value": round(batched_steps, 2), "unit": "s", "target": ""},
-            f"{title}, gain": {"value": round(single / batched, 2), "unit": "x", "target": ">= 3, or the note"},
+            f"{title}, one at a time": page.figure(round(single, 2), "s", ""),
+            f"{title}, of it environments": page.figure(round(single_steps, 2), "s", ""),
+            f"{title}, together": page.figure(round(batched, 2), "s", ""),
+            f"{title}, together, of it environments": page.figure(round(batched_steps, 2), "s", ""),
+            f"{title}, gain": page.figure(round(single / batched, 2), "x", ">= 3, or the note"),
         }
     return figures
 

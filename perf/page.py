@@ -13,6 +13,18 @@ from eva_bench.system.paths import RESULTS
 FOLDER = RESULTS / "bench"
 
 
+def figure(value: float, unit: str, target: str = "-", **details: Any) -> dict[str, Any]:
+    """One figure of `write`.
+
+    Args:
+        value: what was measured.
+        unit: of it.
+        target: what it should be, such as "<= 60".
+        details: what else the JSON file keeps.
+    """
+    return {"value": value, "unit": unit, "target": target} | details
+
+
 def write(name: str, title: str, figures: dict[str, dict], note: str = "", folder: Path = FOLDER) -> None:
     """Write and print figures, each {value, unit, target}, as one table.
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
 from eva_bench.records.record import load_record
 from eva_bench.records.store import Store
 from eva_bench.sweeps.plan import make_plan
-from perf import page
+from perf import page, process
+from tests.slurm.cluster import Cluster, why_not
 
-ROOT = Path(__file__).resolve().parent.parent
 # 7 methods x 286 seeds; and one that composes many settings: 6 methods x 33 ranks x 10 seeds.
 SEEDS = ["suite=gsm8k", "seed=range(0,286)"]
 SETTINGS = ["suite=rank", "adapter.rank=range(1,34)", "seed=range(0,10)"]
@@ -31,13 +29,13 @@ def measure(quick: bool = False) -> dict[str, dict]:
         folder = Path(temporary)
         seconds, states, stdout = _smoke(folder / "smoke", quick, "hydra/launcher=local")
         assert states == ["ok"] * 7, stdout
-        figures["smoke suite, two processes"] = {"value": round(seconds, 1), "unit": "s", "target": "<= 180"}
+        figures["smoke suite, two processes"] = page.figure(round(seconds, 1), "s", "<= 180")
         template = next(Store(folder / "smoke/results").read_all())
         figures["overhead of a cell in a shared process"] = _overhead(folder / "shared")
         for name, arguments in (("2,002 cells, 7 settings", SEEDS), ("1,980 cells, 198 settings", SETTINGS)):
             first, again = _status(folder / arguments[0].partition("=")[2], arguments, template)
-            figures[f"status of {name}"] = {"value": round(again, 2), "unit": "s", "target": "<= 2"}
-            figures[f"the same, settings composed for the first time ({name})"] = {"value": round(first, 2), "unit": "s", "target": "-"}
+            figures[f"status of {name}"] = page.figure(round(again, 2), "s", "<= 2")
+            figures[f"the same, settings composed for the first time ({name})"] = page.figure(round(first, 2), "s")
     figures |= _slurm(quick)
     return figures
 
@@ -48,9 +46,8 @@ def _places(folder: Path) -> list[str]:
 
 def _call(*command: str, environment: dict | None = None) -> tuple[float, str]:
     """Seconds and output of a command started cold."""
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
-    return time.perf_counter() - start, done.stdout + done.stderr
+    finished = process.run([sys.executable, *command], environment)
+    return finished.seconds, finished.output
 
 
 def _smoke(folder: Path, quick: bool, *more: str, environment: dict | None = None) -> tuple[float, list[str], str]:
@@ -71,7 +68,7 @@ def _overhead(folder: Path) -> dict:
     costs = [load_record(path.read_text()).costs for path in files]
     work = [sum(cost[phase].seconds for phase in WORK) for cost in costs]
     overheads = [end - before - busy for before, end, busy in zip(ends, ends[1:], work[1:], strict=False)]
-    return {"value": round(median(overheads), 2), "unit": "s", "target": "<= 0.5", "cells": [round(value, 2) for value in overheads]}
+    return page.figure(round(median(overheads), 2), "s", "<= 0.5", cells=[round(value, 2) for value in overheads])
 
 
 def _status(folder: Path, arguments: list[str], template) -> tuple[float, float]:
@@ -95,27 +92,30 @@ def _status(folder: Path, arguments: list[str], template) -> tuple[float, float]
 
 def _slurm(quick: bool) -> dict:
     """The smoke suite as SLURM jobs of one cell each: seconds, and what a job costs beside its cell."""
-    from tests.slurm.cluster import Cluster, why_not
-
     if reason := why_not():
         print(f"no figure for SLURM: {reason}")
         return {}
     with tempfile.TemporaryDirectory() as temporary, Cluster(Path(temporary)) as cluster:
         folder = Path(temporary) / "runs"
-        job = ["hydra/launcher=slurm", "pack.pocket=1", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2",
-               f"hydra.launcher.array_parallelism={max(1, (os.cpu_count() or 2) // 2)}"]  # fmt: skip
+        job = [
+            "hydra/launcher=slurm",
+            "pack.pocket=1",
+            "hydra.launcher.cpus_per_task=1",
+            "hydra.launcher.mem_gb=2",
+            f"hydra.launcher.array_parallelism={max(1, (os.cpu_count() or 2) // 2)}",
+        ]
         seconds, states, stdout = _smoke(folder, quick, *job, environment=cluster.environment)
         assert states == ["ok"] * 7, stdout
         records = list(Store(folder / "results").read_all())
         work = sum(cost.seconds for record in records for phase, cost in record.costs.items() if phase in WORK)
         return {
-            "smoke suite, SLURM, one cell a job, one job at a time": {"value": round(seconds, 1), "unit": "s", "target": "-"},
-            "overhead of a cell as a SLURM job of its own": {"value": round((seconds - work) / 7, 2), "unit": "s", "target": "stated"},
+            "smoke suite, SLURM, one cell a job, one job at a time": page.figure(round(seconds, 1), "s", "-"),
+            "overhead of a cell as a SLURM job of its own": page.figure(round((seconds - work) / 7, 2), "s", "stated"),
         }
 
 
 def main() -> None:
-    """Measure, write results/bench/sweeps.{json,md}, print the table. `quick` measures short runs and writes nothing."""
+    """Measure, write results/bench/sweeps.{json,md}, print the table; with `quick`, short runs and no files."""
     quick = "quick" in sys.argv[1:]
     figures = measure(quick)
     if quick:
