@@ -107,6 +107,15 @@ def test_every_make_target_that_a_page_names_exists():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def test_what_a_page_fetches_is_what_it_runs():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    pairs = re.findall(r"make fetch (.*?) && python run.py (.*)", text)
+    assert len(pairs) >= 3
+    for fetched, run in pairs:
+        wanted = {item.lower() for item in shlex.split(fetched)}
+        assert wanted == {item for item in shlex.split(run) if item.startswith(("task=", "scale=", "model="))}, run
+
+
 def test_every_link_of_a_page_leads_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

@@ -3,6 +3,7 @@
 import csv
 import re
 import subprocess
+import tomllib
 
 from tests.conftest import ROOT
 
@@ -65,3 +66,11 @@ def test_every_path_that_the_readme_names_exists():
         if path != "results/report/index.html":  # made by `make report`, not in git
             pattern = re.sub(r"<\w+>", "*", path)
             assert next(ROOT.glob(pattern.rstrip("/")), None), path
+
+
+def test_the_layers_in_contributing_are_those_that_lint_holds():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    held = [re.sub(r"eva_bench\.", "", layer).replace(" | ", ", ") for layer in layers]
+    order = " > ".join(f"({layer})" if "," in layer else layer for layer in held)
+    assert order in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
