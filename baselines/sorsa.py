@@ -8,6 +8,8 @@ from eva_bench.methods.base import LowRankMethod, method_config
 from eva_bench.methods.layer import Adapter, Factors
 from eva_bench.methods.orthogonality import orthogonality_penalty
 from eva_bench.methods.svd import truncated_svd
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.system.errors import UserError
 
 
 @method_config
@@ -31,7 +33,13 @@ class SORSA(LowRankMethod):
     @property
     def scale(self) -> float:
         """The factor on B diag(s) A."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
+        return 1.0 if self.alpha is None else super().scale
+
+    def check(self, bundle: ModelBundle) -> None:
+        """Refuse a scaling without an alpha; see `Method.check`."""
+        super().check(bundle)
+        if self.alpha is None and self.scaling is not None:
+            raise UserError(f"adapter.scaling={self.scaling} scales alpha, and method=sorsa has method.alpha=null.")
 
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
         """The largest singular triplets; see `LowRankMethod.layer_factors`."""

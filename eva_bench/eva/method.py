@@ -1,7 +1,6 @@
 """EVA (Paischer et al., arXiv:2410.07170) as a method of the suite, with its variants."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from eva_bench.eva.config import SolverConfig
 from eva_bench.eva.engine import compute_subspaces
 from eva_bench.eva.ranks import redistribute_ranks
 from eva_bench.eva.subspace import EvaResult, LayerSubspace
-from eva_bench.methods.base import Initialisation, Method, layer_generator, method_config, target_layers
+from eva_bench.methods.base import Initialisation, LowRankMethod, layer_generator, method_config, target_layers
 from eva_bench.methods.layer import Factors
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import weight_matrix
@@ -24,16 +23,14 @@ RECORDED = ("solver", "batches", "rows", "seconds", "peak_bytes", "converged", "
 
 
 @method_config
-class EVA(Method, SolverConfig):
+class EVA(LowRankMethod, SolverConfig):
     """A from the directions in which the inputs of a layer vary most, B = 0, ranks shared out by variance.
 
     Its options are those of the engine (`SolverConfig`), those of `redistribute_ranks` (`rho`, `score`) and
     `directions`: `leading` is EVA; `whitened`, `rotated`, `permuted` and `minor` are the paper's ablations; `random`
-    keeps only EVA's ranks. alpha / r is the same on every layer.
+    keeps only EVA's ranks. The scale is the same on every layer.
     """
 
-    rank: int
-    alpha: float
     rho: float
     score: Literal["ratio", "raw", "max", "paper"]
     directions: Literal["leading", "whitened", "rotated", "permuted", "minor", "random"]
@@ -67,7 +64,7 @@ class EVA(Method, SolverConfig):
             if rank > 0:
                 A = self._initial_rows(result.layers[name], rank, layer_generator(seed, index))
                 out_width = weight_matrix(layers[name]).shape[0]
-                factors[name] = Factors(A, torch.zeros(out_width, rank), scale=self.alpha / self.rank)
+                factors[name] = Factors(A, torch.zeros(out_width, rank), scale=self.scale)
         return Initialisation(factors=factors, facts=facts(result))
 
     def _components(self, shape: torch.Size) -> int:
@@ -82,28 +79,6 @@ class EVA(Method, SolverConfig):
         if self.directions in ("rotated", "permuted"):
             return make(subspace, rank, generator)
         return make(subspace, rank)
-
-
-@method_config
-class EVADoRA(EVA):
-    """EVA's initial factors for DoRA: trained row norms beside A and B, which start at those of the weight.
-
-    A layer with a row of zeros (the padding row of a tied head) cannot be normalised and is left unadapted.
-    """
-
-    trained = ("A", "B", "magnitude")
-
-    def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
-        """EVA's factors and the norms of the weight's rows."""
-        plain = super().initialise(bundle, calibration, seed)
-        factors = {}
-        for name, layer_factors in plain.factors.items():
-            norms = weight_matrix(bundle.module.get_submodule(name)).detach().float().norm(dim=1)  # (out,)
-            if (norms == 0).any():
-                warn(f"layer '{name}' has a row of zeros, which DoRA cannot normalise: it is left unadapted")
-                continue
-            factors[name] = replace(layer_factors, magnitude=norms)
-        return Initialisation(factors=factors, facts=plain.facts)
 
 
 def facts(result: EvaResult) -> dict[str, Any]:

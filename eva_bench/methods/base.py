@@ -6,9 +6,10 @@ edited to add one; the contract tests find it in `conf/method/`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
+from typing import Any, ClassVar, Literal, TypeVar, cast, dataclass_transform
 
 import torch
 from pydantic import ConfigDict
@@ -56,7 +57,6 @@ class Method:
     """Base class of all methods. Subclasses add their values as fields (no defaults: values live in the YAML).
 
     Attributes:
-        version: raised by the author when the method's numbers change; part of a run's identity.
         trained: which factors receive gradients.
         reduces_base: the initial product is subtracted from the base weights, so that the function is unchanged.
         changes_function: the adapted model computes something else than the pretrained one from the start.
@@ -66,7 +66,6 @@ class Method:
         fixed_rank: every run trains `rank` components per layer, on average over the layers.
     """
 
-    version: ClassVar[int] = 1
     trained: ClassVar[tuple[str, ...]] = ("A", "B")
     reduces_base: ClassVar[bool] = False
     changes_function: ClassVar[bool] = False
@@ -119,6 +118,7 @@ class Method:
             initialisation.factors,
             trained=self.trained,
             reduces_base=self.reduces_base,
+            magnitude=bool(getattr(self, "magnitude", None)),
             head=bundle.head,
             biases=bundle.biases,
         )
@@ -157,6 +157,28 @@ class Method:
             groups.setdefault((rate, decay), []).append(parameter)
         return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
+    def optimizer(
+        self, adapter: Adapter, groups: list[dict[str, Any]], total_steps: int
+    ) -> torch.optim.Optimizer:
+        """The optimiser of a training: AdamW.
+
+        A method that does something of its own at every step registers torch's hooks on it: `register_step_pre_hook`
+        sees the clipped gradients, `register_step_post_hook` the new weights. What a hook keeps from one step to the
+        next belongs into `optimizer.state`, which is part of checkpoints.
+
+        Args:
+            adapter: that is trained.
+            groups: what `parameter_groups` returned.
+            total_steps: how many optimiser steps the training has.
+
+        Returns:
+            The optimiser over all groups.
+
+        Raises:
+            UserError: the method cannot work with so few steps.
+        """
+        return torch.optim.AdamW(groups, fused=True)
+
     def export(self, adapter: Adapter) -> dict[str, Factors]:
         """The LoRA factors that turn the *original* model into the trained one, by layer name."""
         return adapter.lora_factors()
@@ -164,19 +186,26 @@ class Method:
 
 @method_config
 class LowRankMethod(Method):
-    """Base class of methods with one rank for all layers, whose update is scaled by alpha / rank.
+    """Base class of methods with one rank and one scale for all layers; their YAMLs inherit `base/low_rank`.
 
     A method that needs nothing but the weight of a layer defines `layer_factors`; others define `initialise`.
+
+    Attributes:
+        scaling: None scales the update by alpha / rank, `rslora` (arXiv:2312.03732) by alpha / sqrt(rank).
+        magnitude: train the norm of every row of the weight beside its direction (DoRA, arXiv:2402.09353).
+        title: of the progress bar.
     """
 
     rank: int
     alpha: float
-    title: ClassVar[str] = "initial factors"  # of the progress bar
+    scaling: Literal["rslora"] | None
+    magnitude: bool | None
+    title: ClassVar[str] = "initial factors"
 
     @property
     def scale(self) -> float:
         """The factor on B A."""
-        return self.alpha / self.rank
+        return self.alpha / (self.rank if self.scaling is None else math.sqrt(self.rank))
 
     def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
         """The factors of each layer from its weight; see `Method.initialise`."""

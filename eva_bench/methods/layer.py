@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from eva_bench.models.linear import weight_matrix
+from eva_bench.system.progress import warn
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ class Adapter:
         *,
         trained: tuple[str, ...],
         reduces_base: bool = False,
+        magnitude: bool = False,
         head: tuple[str, ...] = (),
         biases: bool = False,
     ) -> Adapter:
@@ -161,6 +163,8 @@ class Adapter:
             trained: which factors receive gradients.
             reduces_base: subtract the initial product from the base weight, so that the function is unchanged
                 although the product is not zero; the exported adapter then has rank 2r.
+            magnitude: train DoRA's row norms, too, from those of the adapted weight; a layer with a row of zeros
+                cannot be normalised and is left unadapted, with a warning.
             head: names of modules that are trained in full.
             biases: train every bias of the model.
 
@@ -177,12 +181,17 @@ class Adapter:
                 bias.requires_grad_(True)
         for name, initial in factors.items():
             base = cast("nn.Linear | Conv1D", module.get_submodule(name))
+            if magnitude and not weight_matrix(base).any(dim=1).all():
+                warn(f"layer '{name}' has a row of zeros, which DoRA cannot normalise: it is left unadapted")
+                continue
             if reduces_base:
                 own_weight(module, base)
                 matrix = weight_matrix(base)
                 matrix.data.copy_(matrix.float() - initial.delta().to(matrix.device))
                 adapter.initial[name] = _on_cpu(initial)
             layer = LowRankLinear(base, initial, trained)
+            if magnitude:
+                layer.magnitude = nn.Parameter(layer.merged_matrix().detach().norm(dim=1))
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, layer)
             adapter.layers[name] = layer

@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from pydantic import ValidationError
 
 from eva_bench import models
-from eva_bench.methods.base import Method, target_layers
+from eva_bench.methods.base import Method
 from eva_bench.records.record import Outcome
 from eva_bench.records.store import Store
 from eva_bench.records.wandb import Tracker
@@ -86,8 +86,10 @@ def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
             f"Task '{task.name}' needs a model of kind {task.kind}; {spec.model.name} is of kind {spec.model.kind}."
         )
     skeleton = models.skeleton(spec.model, spec.data, task.outputs)
-    rank = getattr(method, "rank", None)
-    target_layers(skeleton, rank if isinstance(rank, int) else None)
+    for option in ("scaling", "magnitude"):
+        if getattr(spec.adapter, option) and not hasattr(method, option):
+            raise UserError(f"adapter.{option} does not go together with method={spec.method.name}, which has no use for it.")
+    method.check(skeleton)
     tracking = spec.where.tracking if is_main_process() else TrackingSettings(mode="off")
     tracker = Tracker(tracking, Path(spec.where.runs_dir) / spec.run_id)
     return Run(spec, method, task, tracker, session, store)

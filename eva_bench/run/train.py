@@ -123,11 +123,11 @@ def fit(
             f"{train.micro_batch_size} times {accelerator.num_processes} processes."
         )
     groups = method.parameter_groups(adapter, train.lr, train.weight_decay, train.lr_ratio)
-    optimizer = torch.optim.AdamW(groups, lr=train.lr, fused=True)
+    total = total_steps(train, len(examples))
+    optimizer = method.optimizer(adapter, groups, total)
     peak_lrs = [group["lr"] for group in optimizer.param_groups]
     model, optimizer = accelerator.prepare(bundle.module, optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    total = total_steps(train, len(examples))
     torch.manual_seed(stream_seed(seed, "dropout"))
     result = _resume(checkpoint_file, adapter, optimizer, accelerator.scaler, result or TrainResult())
     result.micro_batch_size = result.micro_batch_size or train.micro_batch_size

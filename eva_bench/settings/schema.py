@@ -106,10 +106,12 @@ class DataSettings(Frozen):
 
 
 class AdapterSettings(Frozen):
-    """The size of the adapter, shared by all low-rank methods of a table."""
+    """The adapter, shared by all low-rank methods of a table."""
 
     rank: int = Field(gt=0)
     alpha: float = Field(gt=0)
+    scaling: Literal["rslora"] | None = None  # rslora: alpha / sqrt(rank); null: alpha / rank
+    magnitude: bool | None = None  # DoRA's trained row norms with any initialisation
 
 
 class CalibrationSettings(Frozen):
