@@ -53,17 +53,18 @@ def glue_scores(samples: Sequence[dict], names: Sequence[str], regression: bool)
         regression: whether outputs are degrees, not logits of classes.
 
     Returns:
-        The named metrics; `collapsed`, 1 if all predictions are the same; `truncated`, the share of rows that were;
+        The named metrics that have rows; `collapsed`, 1 if all predictions are the same; `truncated`, the share of rows that were;
         `reference_loss`, mean cross-entropy or squared error.
     """
     labels = np.array([sample["label"] for sample in samples], dtype=float)
     predictions = np.array([sample["prediction"] for sample in samples], dtype=float)
-    parts = np.array([sample["part"] or "" for sample in samples])
+    parts = np.array([sample["part"] or "matched" for sample in samples])  # held-out training rows have none
     scores = {}
     for name in names:
         metric, _, part = name.partition("_")
         rows = parts == part if part else np.ones(len(samples), dtype=bool)
-        scores[name] = METRICS[metric](labels[rows], predictions[rows])
+        if rows.any():
+            scores[name] = METRICS[metric](labels[rows], predictions[rows])
     outputs = np.array([sample["outputs"] for sample in samples], dtype=float)  # (n, classes)
     if regression:
         losses = (outputs[:, 0] - labels) ** 2

@@ -255,13 +255,14 @@ class Adapter:
     def merged(self) -> Iterator[None]:
         """Inside the block float32 layers carry their update in the weight: the same function, faster.
 
-        Lower precisions stay unmerged, because rounding W0 + delta to bf16 loses small updates.
+        Lower precisions stay unmerged, because rounding W0 + delta to bf16 loses small updates. What the weights were is kept
+        in the memory of the host, so that the device holds every weight once.
         """
         changed = [layer for layer in self.layers.values() if layer.base.weight.dtype == torch.float32]
         with torch.no_grad():
             for layer in changed:
                 own_weight(self.module, layer.base)
-                layer.merged_weight = layer.base.weight.data.clone()
+                layer.merged_weight = layer.base.weight.data.to("cpu", copy=True)
                 weight_matrix(layer.base).data.copy_(layer.merged_matrix())
         try:
             yield

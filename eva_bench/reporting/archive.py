@@ -102,9 +102,15 @@ class Run(Record):
     def private_overrides(self) -> set[str]:
         """Settings of the command line beyond the cell: such a run is a private experiment, not part of the benchmark.
 
-        Where files lie is no change: model and data count by their checksums.
+        Where files lie is no change: model and data count by their checksums. Nor is a committed recipe, with the tuned values
+        of its own folder or none: `recipe=paper/glue_deberta/rte tuned=paper/glue_deberta/rte/eva`.
         """
-        return {item.split("=")[0].lstrip("+~") for item in self.command_line} - CELL_OVERRIDES
+        chosen = dict(item.split("=", 1) for item in self.command_line if "=" in item)
+        keys = {item.split("=")[0].lstrip("+~") for item in self.command_line} - CELL_OVERRIDES
+        recipe, tuned = chosen.get("recipe"), chosen.get("tuned")
+        if recipe and (tuned in (None, "null") or str(tuned).startswith(f"{recipe}/")):
+            keys -= {"recipe", "tuned"}
+        return keys
 
 
 class Archive:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch import nn
 from eva_bench.methods.base import Method
 from eva_bench.methods.layer import Adapter
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.run import checkpoint
+from eva_bench.run import checkpoint, memory
 from eva_bench.settings.schema import TrainSettings
 from eva_bench.settings.spec import stream_seed
 from eva_bench.system.errors import NonFiniteLoss, UserError
@@ -65,10 +65,15 @@ def batch_indices(step: int, batch_size: int, n_examples: int, seed: int) -> lis
     indices: list[int] = []
     while len(indices) < batch_size:
         epoch, offset = divmod(first + len(indices), n_examples)
-        generator = torch.Generator().manual_seed(stream_seed(seed, f"data_order/{epoch}"))
-        order = torch.randperm(n_examples, generator=generator)[offset : offset + batch_size - len(indices)]
-        indices += order.tolist()
+        indices += epoch_order(epoch, n_examples, seed)[offset : offset + batch_size - len(indices)].tolist()
     return indices
+
+
+@lru_cache(maxsize=2)
+def epoch_order(epoch: int, n_examples: int, seed: int) -> torch.Tensor:
+    """The rows of an epoch in their order, (n_examples,); drawn once an epoch, which takes seconds for millions of rows."""
+    generator = torch.Generator().manual_seed(stream_seed(seed, f"data_order/{epoch}"))
+    return torch.randperm(n_examples, generator=generator)
 
 
 def ends_epoch(step: int, batch_size: int, n_examples: int) -> bool:
@@ -218,21 +223,15 @@ def _within_memory(
         try:
             return backward(result.micro_batch_size)
         except RuntimeError as error:
-            if not (alone and _out_of_memory(error) and result.micro_batch_size > 1):
+            if not (alone and memory.out_of_memory(error) and result.micro_batch_size > 1):
                 raise
         # Not inside `except`: its traceback would keep the tensors of the failed attempt.
         optimizer.zero_grad(set_to_none=True)
         _set_rng_state(before)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        memory.release()
         result.micro_batch_size //= 2
         size = result.micro_batch_size
         warn(f"out of memory: the step is repeated with train.micro_batch_size={size}, the same effective batch")
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _rng_state() -> list[torch.Tensor]:

@@ -9,6 +9,7 @@ family (`<scale>/glue`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -69,6 +70,11 @@ def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line.")
     settings = OmegaConf.to_container(ours, resolve=True)  # no config node travels further than this
     assert isinstance(settings, dict)
+    if math.isnan(settings["train"]["lr"]):  # in a tuned file: LoRA's, which the recipe has, would be unfit
+        raise UserError(
+            f"No learning rate of '{method}' is published for {family} at scale {scale}: choose one with suite=tuning "
+            "(docs/protocol.md), or give train.lr."
+        )
     settings["method"] = {"name": method} | settings["method"]
     if settings["data"]["root"]:
         settings["data"]["source"] = "hub"

@@ -144,6 +144,7 @@ class EvalSettings(Frozen):
     batch_size: int = Field(gt=0)
     limit: int | None = Field(None, gt=0)  # first rows only
     max_new_tokens: int | None = Field(None, gt=0)  # of generated answers
+    precision: Literal["float32", "bf16"] | None = None  # of the autocast; null: float32
     every_epoch: bool = False  # evaluate after every epoch, too; `best/<metric>` is of the best one
     chunk: int = Field(512, gt=0)  # rows after which samples are on disk, so that an evaluation can continue
     record_video: bool = where_field(False)  # control: write one episode as an animation

@@ -196,10 +196,17 @@ def worker_environment(number: int = 0) -> dict[str, str]:
     """The package can be imported from anywhere; where several GPUs are visible, each process gets its own."""
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-    devices = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if len(devices) > 1:
+    if len(devices := visible_devices()) > 1:
         environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
     return environment
+
+
+def visible_devices(folder: Path = Path("/dev")) -> list[str]:
+    """The GPUs that this process may use: those that CUDA_VISIBLE_DEVICES names, or as many as the machine has. No torch here."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [device for device in named.split(",") if device]
+    nodes = [path for path in folder.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
+    return [str(number) for number in range(len(nodes))]
 
 
 @contextmanager

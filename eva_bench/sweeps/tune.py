@@ -29,10 +29,16 @@ def merit(records: Sequence[Record]) -> tuple[float, float]:
     """What a learning rate is judged by: the task's primary metric, then a low loss on the reference answers.
 
     One at which a run failed (a loss that is not finite) is the worst.
+
+    Raises:
+        UserError: a finished run whose metric is no number, by its name: nothing can be chosen by it.
     """
     if any(record.status == "failed" for record in records):
         return -math.inf, -math.inf
     primary = records[0].spec.task.primary
+    for record in records:
+        if not math.isfinite(record.metrics.get(primary, math.nan)):
+            raise UserError(f"The record '{record.run_id}' has no number for {primary}: nothing can be chosen by it.")
     losses = [r.metrics["reference_loss"] for r in records if "reference_loss" in r.metrics]
     return mean(r.metrics[primary] for r in records), -mean(losses) if losses else 0.0
 

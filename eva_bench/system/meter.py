@@ -24,6 +24,11 @@ class Cost(BaseModel):
     peak_bytes: int = 0  # of resident memory
     device_peak_bytes: int | None = None  # where there is a device with a memory of its own
 
+    @property
+    def memory_bytes(self) -> int:
+        """Peak of the memory that runs out first: the device's where there is one, else the process's."""
+        return self.peak_bytes if self.device_peak_bytes is None else self.device_peak_bytes
+
 
 class Meter:
     """Collects the cost of every phase of a run."""

@@ -101,6 +101,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--warmup", type=float, default=0.04, help="share of the steps")
+    parser.add_argument("--precision", choices=("float32", "bf16", "fp16"), default="float32", help="of the passes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
@@ -117,9 +119,10 @@ def main() -> None:
         batch_size=args.batch,
         micro_batch_size=args.batch,
         schedule="cosine",
-        warmup_ratio=0.04,
+        warmup_ratio=args.warmup,
         weight_decay=0.01,
         clip_norm=0.25,
+        precision=args.precision,
     )
     method = Full()
 

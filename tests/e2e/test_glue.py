@@ -205,8 +205,8 @@ def test_mistakes_in_names_and_data(refused, hub, tmp_path):
     assert "20 of 20 rows of 'nyu-mll/glue/cola' have a label outside 0 to 1" in message
     write_rows(broken, "cola", "train", [{"text": "A text.", "label": 1}] * 20)
     assert "has no column 'sentence'; it has text, label" in refused("task=glue/cola", f"data.root={broken}")
-    write_rows(broken, "cola", "train", [{"sentence": "A text." * (i != 3), "label": 1} for i in range(20)])
-    assert "1 of 20 rows of 'nyu-mll/glue/cola' have an empty text: rows 3." in refused(
+    write_rows(broken, "cola", "train", [{"sentence": None if i == 3 else "A text.", "label": 1} for i in range(20)])
+    assert "1 of 20 rows of 'nyu-mll/glue/cola' have no text: rows 3." in refused(
         "task=glue/cola", f"data.root={broken}"
     )
 

@@ -57,7 +57,7 @@ def runs_as_json(runs: Sequence[Run], runs_dir: Path) -> dict[str, Any]:
 
 def _detail(run: Run, runs_dir: Path) -> dict[str, Any]:
     scores = {name: [_short(run.metrics_before.get(name)), _short(value)] for name, value in run.metrics.items()}
-    costs = {p: [c.seconds, c.peak_bytes, bool(run.reused.get(p))] for p, c in run.costs.items()}
+    costs = {p: [c.seconds, c.memory_bytes, bool(run.reused.get(p))] for p, c in run.costs.items()}
     return {
         "title": f"{run.method} on {run.task}, seed {run.seed}",
         "status": run.status,

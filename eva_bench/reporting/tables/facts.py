@@ -37,6 +37,6 @@ FACTS: dict[str, Fact] = {
     "init_seconds": _computed("init", "seconds"),
     "train_seconds": _computed("train", "seconds"),
     "init_share": _computed("init", "seconds", "train"),
-    "init_peak_bytes": _computed("init", "peak_bytes"),
-    "init_peak_share": _computed("init", "peak_bytes", "train"),
+    "init_peak_bytes": _computed("init", "memory_bytes"),
+    "init_peak_share": _computed("init", "memory_bytes", "train"),
 }
