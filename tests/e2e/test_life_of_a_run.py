@@ -11,9 +11,10 @@ import time
 import pytest
 from safetensors.torch import load_file
 
+from eva_bench.methods.layer import Adapter
 from eva_bench.records.record import load_record
 from eva_bench.records.store import Store
-from eva_bench.run import train
+from eva_bench.run import pipeline, train
 from eva_bench.run.cell import run_cell
 from eva_bench.settings.compose import compose_spec
 from tests.conftest import ROOT
@@ -147,3 +148,25 @@ def test_wait_false_leaves_a_cell_that_another_process_runs(command, small_run, 
         code, out, _ = command(*LORA, *small_run, *places, "wait=false")
     assert code == 0 and "another process runs this cell" in out and time.monotonic() - began < 60
     assert not list(Store(tmp_path / "results").read_all())
+
+
+@pytest.mark.parametrize("fact", [{"layer": "many"}, {"layer": object()}])
+def test_a_fact_of_a_wrong_type_leaves_a_failed_record_with_the_reason(
+    fact, command, small_run, places, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(Adapter, "ranks", lambda adapter: fact)
+    code, _, err = command(*LORA, *small_run, *places)
+    (record,) = Store(tmp_path / "results").read_all()
+    assert code == 1 and record.status == "failed" and "ranks.layer" in record.error, err
+    assert record.metrics_before and not record.ranks  # what was known before is kept
+
+
+def test_a_fact_that_is_wrong_only_in_the_record_fails_the_run_too(command, small_run, places, monkeypatch, tmp_path):
+    def spoil(run, bundle, adapter):
+        run.outcome.metrics["spoilt"] = "a text"  # inside a dictionary: no assignment notices it
+
+    monkeypatch.setattr(pipeline, "_export", spoil)
+    code, *_ = command(*LORA, *small_run, *places)
+    (record,) = Store(tmp_path / "results").read_all()
+    assert code == 1 and record.status == "failed" and "metrics.spoilt" in record.error
+    assert record.curve and record.ranks and not record.metrics

@@ -1,0 +1,57 @@
+"""What identifies a run: names, versions and values; never where a class lives."""
+
+from __future__ import annotations
+
+import pytest
+
+from eva_bench.methods.base import Method
+from eva_bench.run.prepare import build
+from eva_bench.settings.compose import compose_spec
+from eva_bench.settings.spec import RunSpec
+from eva_bench.system.errors import UserError
+from eva_bench.task import Task
+
+
+@pytest.fixture(scope="module")
+def spec() -> RunSpec:
+    return compose_spec(["method=lora", "task=gsm8k"])
+
+
+def ids(spec: RunSpec) -> tuple[str, str, str]:
+    return spec.run_id, spec.train_id, spec.init_id
+
+
+def test_a_class_that_moves_to_another_module_keeps_its_runs(spec, tmp_path, monkeypatch):
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (moved / "adapters.py").write_text("from baselines.lora import LoRA as TheSame\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    again = compose_spec(["method=lora", "task=gsm8k", "method._target_=elsewhere.adapters.TheSame"])
+    assert again.method.target != spec.method.target and ids(again) == ids(spec)
+    assert build(again.method, Method) == build(spec.method, Method)
+
+
+@pytest.mark.parametrize("choice", ["method", "task"])
+def test_another_version_is_another_run(choice, spec):
+    newer = getattr(spec, choice).model_copy(update={"version": 2})
+    again = spec.model_copy(update={choice: newer})
+    assert again.run_id != spec.run_id
+    assert (again.init_id != spec.init_id) == (choice == "method")
+
+
+def test_the_version_is_written_in_the_yaml_and_not_handed_to_the_class(spec):
+    again = compose_spec(["method=lora", "task=gsm8k", "+method.version=2"])
+    assert again.method.version == 2 and again.run_id != spec.run_id
+    assert build(again.method, Method) == build(spec.method, Method)
+
+
+@pytest.mark.parametrize("target", ["os.system", "json.JSONDecoder", "nosuch.module.Class", "eva_bench.task.Task", ""])
+def test_a_target_that_is_no_method_is_refused_and_never_called(target):
+    spec = compose_spec(["method=lora", "task=gsm8k", f"method._target_='{target}'"])
+    with pytest.raises(UserError, match=r"method\._target_="):
+        build(spec.method, Method)
+
+
+def test_a_task_is_built_from_its_choice(spec):
+    task = build(spec.task, Task)
+    assert (task.name, task.family) == ("gsm8k", "math")
