@@ -1,4 +1,4 @@
-r"""Whether two answers mean the same, by math-verify in a process of its own. No torch here.
+r"""Whether two answers mean the same, by math-verify in a separate process. No torch here.
 
 math-verify calculates, so an answer like 9^{9^{9}} can cost any time and memory, in code that no signal interrupts;
 its own time limit is such a signal and refuses to work in threads. Here the system ends the process that takes too
@@ -11,12 +11,14 @@ import atexit
 import json
 import logging
 import math
+import resource
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
+
+from eva_bench.system.paths import ROOT
 
 LONGEST = 300  # characters; nothing longer is an answer
 CPU_SECONDS = 2  # for one pair; processor time, so that a busy machine changes no score
@@ -54,9 +56,8 @@ def _ask(target: str, answer: str) -> bool:
 
 def _started() -> subprocess.Popen:
     command = [sys.executable, "-m", "tasks.equivalence"]
-    root = Path(__file__).resolve().parent.parent
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    process = subprocess.Popen(command, cwd=root, start_new_session=True, **pipes)  # Ctrl-C is the run's affair
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)  # Ctrl-C is the run's affair
     if process.stdout.readline() != "ready\n":
         raise RuntimeError("math-verify does not start: python -m tasks.equivalence")
     return process
@@ -71,9 +72,7 @@ def _stop() -> None:
 
 def _serve() -> None:
     """The other side: a pair per line in, True or False per line out."""
-    import resource
-
-    from math_verify import parse, verify
+    from math_verify import parse, verify  # here, because this side alone needs it and it takes a second
 
     logging.disable(logging.CRITICAL)  # it warns of every answer that it cannot read
     if sys.platform == "linux":

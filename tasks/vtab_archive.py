@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from eva_bench.assets.catalogue import default_root
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import sha256_of
@@ -88,8 +90,6 @@ def verify(entry: dict[str, Any], name: str, root: str | None = None) -> str:
     Raises:
         UserError: what is wrong first.
     """
-    from PIL import Image
-
     folder = task_folder(entry, name, root)
     if deviation := _deviation(entry, folder):
         raise UserError(f"{name}: {deviation}.")

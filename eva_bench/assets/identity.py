@@ -1,4 +1,4 @@
-"""What a model or a data set is: its files and one checksum over them, whatever their folder is called. No torch here."""
+"""What a model or a data set is: its files and one checksum over them, whatever their folder is. No torch here."""
 
 from __future__ import annotations
 

@@ -87,7 +87,9 @@ def seen_success(bundle: ModelBundle, rows: dict[str, list[dict]], count: int) -
         tests = [row | {"returns": (min(returns), max(returns))} for row in episodes(name, "test", count, 0.0)]
         with tempfile.TemporaryDirectory() as folder:
             file, data = Path(folder) / "samples.jsonl", DataSettings(source="pocket")
-            samples = task(name).evaluate(bundle, tests, name, EvalSettings(batch_size=count), data, file, lambda *_: None)
+            samples = task(name).evaluate(
+                bundle, tests, name, EvalSettings(batch_size=count), data, file, lambda *_: None
+            )
         scores[name] = task(name).score(samples)["success"]
     return scores
 
@@ -132,9 +134,16 @@ def main() -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     result = fit(
-        bundle, method.attach(bundle, [], SEED), method, task("seen"), Windows(together, config.context, config.reward_scale),
-        train, SEED, checkpoint_file=args.out / "pretraining.checkpoint", progress=show,
-    )  # fmt: skip
+        bundle,
+        method.attach(bundle, [], SEED),
+        method,
+        task("seen"),
+        Windows(together, config.context, config.reward_scale),
+        train,
+        SEED,
+        checkpoint_file=args.out / "pretraining.checkpoint",
+        progress=show,
+    )
     (args.out / "pretraining.checkpoint").unlink(missing_ok=True)
     save(bundle, args.out)
     write_manifest(args, bundle, result, rows)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from eva_bench.system.errors import UserError
 from tasks.control.environment import Environment
@@ -18,8 +19,6 @@ FRAME_MS = 50
 
 def record(name: str, seed: int, player, file: Path) -> str | None:
     """Play the episode of this seed and write it as a GIF; what is missing, in a sentence, if that cannot be."""
-    from PIL import Image
-
     frames = []
 
     class Filmed(Environments):
