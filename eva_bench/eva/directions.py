@@ -1,4 +1,4 @@
-"""Starts for A, (r, in), made from a layer's subspace or, as controls, from nothing but random numbers.
+"""Initial rows of A, (r, in), made from a layer's subspace or, as controls, from nothing but random numbers.
 
 Each is a pure function: nothing is changed in place, so layers that share a subspace cannot disturb one another.
 """
@@ -48,17 +48,18 @@ def permuted(subspace: LayerSubspace, rank: int, generator: torch.Generator) -> 
 
 
 def minor(subspace: LayerSubspace, rank: int) -> Tensor:
-    """The components of least variance; needs all of them. Source: EVA appendix B.3 (EVA-minor)."""
+    """The lowest-variance components; needs all of them. Source: EVA appendix B.3 (EVA-minor)."""
     return subspace.components[-rank:].clone()
 
 
 def orthonormal(rank: int, width: int, generator: torch.Generator) -> Tensor:
     """Random orthonormal rows, uniformly distributed: EVA's scale without its directions."""
     q, r = torch.linalg.qr(torch.randn(width, rank, generator=generator))
-    return (q * r.diagonal().sign()).T.contiguous()
+    rows: Tensor = (q * r.diagonal().sign()).T.contiguous()
+    return rows
 
 
 def kaiming(rank: int, width: int, generator: torch.Generator) -> Tensor:
-    """LoRA's usual start, U(-1/sqrt(in), 1/sqrt(in))."""
+    """LoRA's usual initialisation, U(-1/sqrt(in), 1/sqrt(in))."""
     bound = 1 / math.sqrt(width)
     return torch.empty(rank, width).uniform_(-bound, bound, generator=generator)

@@ -9,7 +9,7 @@ from eva_bench.eva.config import SolverConfig
 from eva_bench.eva.errors import EvaError
 from eva_bench.eva.incremental import IncrementalSolver
 from eva_bench.eva.inputs import InputTap
-from eva_bench.eva.reader import Batches, BatchReader, Forward, Progress, RowMask
+from eva_bench.eva.reader import Batches, BatchReader, Forward, Progress, RowMask, SelectRows
 from eva_bench.eva.solver import ShareOut, Solver
 from eva_bench.eva.streaming import StreamingSolver
 from eva_bench.eva.subspace import EvaResult
@@ -25,6 +25,10 @@ def compute_subspaces(
     ranks: ShareOut | None = None,
     forward: Forward | None = None,
     row_mask: RowMask | None = None,
+    select_rows: SelectRows | None = None,
+    share_inputs: bool = True,
+    together: bool = True,
+    skip_starved: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EvaResult:
@@ -41,6 +45,10 @@ def compute_subspaces(
             element, a tensor as it is.
         row_mask: maps a batch to one bool tensor over positions or several, each for the inputs whose leading shape
             it has; None: the attention mask and, with `config.use_label_mask`, the labels.
+        select_rows: maps a batch to a function of a layer's name and input (..., in) to its rows (n, in), instead.
+        share_inputs: layers that receive the same tensor form one group, for which rows are selected once.
+        together: with torch.distributed, all processes work on one result.
+        skip_starved: leave out layers that receive fewer rows than they need components, instead of refusing.
         seed: of the sketch's first test matrix and of randomised decompositions.
         progress: called with the batches read so far and the last measured gap.
 
@@ -53,7 +61,7 @@ def compute_subspaces(
     Source: EVA (arXiv:2410.07170) sections 3.2 and 3.5; the solvers are described where they are defined.
     """
     config = config or SolverConfig()
-    tap = InputTap(module, targets, config.stop_early)
+    tap = InputTap(module, targets, config.stop_early, share_inputs)
     counts = _component_counts(tap.widths, components)
     kind: type[Solver] = IncrementalSolver if config.solver == "incremental" else StreamingSolver
     with tap:
@@ -62,11 +70,21 @@ def compute_subspaces(
             batches,
             forward=forward,
             row_mask=row_mask,
+            select_rows=select_rows,
             use_label_mask=config.use_label_mask,
             autocast=config.autocast,
         )
         collective.reset_peak(reader.device)
-        return kind(reader, counts, config, ranks=ranks, seed=seed, progress=progress).result()
+        return kind(
+            reader,
+            counts,
+            config,
+            ranks=ranks,
+            seed=seed,
+            progress=progress,
+            processes=collective.Processes(together),
+            skip_starved=skip_starved,
+        ).result()
 
 
 def _component_counts(widths: dict[str, int], components: int | Mapping[str, int]) -> dict[str, int]:

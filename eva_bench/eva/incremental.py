@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_bench.eva import collective
 from eva_bench.eva.errors import EvaError
 from eva_bench.eva.moments import Spectrum
 from eva_bench.eva.solver import Solver
@@ -31,7 +30,7 @@ class IncrementalSVD:
     def __init__(self, components: int, tau: float, *, center: bool = True, method: str = "randomised", seed: int = 0):
         self.k, self.tau, self.center, self.method, self.seed = components, tau, center, method, seed
         self.rows = 0
-        self.mean = self.components = self.singular_values = None
+        self.mean = self.components = self.singular_values = torch.empty(0, dtype=torch.float64)
         self.square_sum = 0.0  # of centred rows
         self.converged = torch.zeros(components, dtype=torch.bool)
 
@@ -51,8 +50,7 @@ class IncrementalSVD:
             self.mean = batch_mean
         _, self.singular_values, components = truncated_svd(stack, self.k, method=self.method, seed=self.seed)
         if self.rows:
-            cosines = (components * self.components).sum(1)
-            self.converged = (cosines >= self.tau).cpu()
+            self.converged = ((components * self.components).sum(1) >= self.tau).cpu()
         self.components, self.rows = components, total
 
     def spectrum(self) -> Spectrum:
@@ -70,7 +68,7 @@ class IncrementalSolver(Solver):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if collective.processes() > 1:
+        if self.processes.count > 1:
             raise EvaError("solver 'incremental' depends on the order of all rows and works in one process only")
         self.solvers: dict[str, IncrementalSVD] = {}
         self.resting: set[str] = set()
@@ -78,6 +76,8 @@ class IncrementalSolver(Solver):
     def take(self, leader: str, rows: Tensor) -> None:
         if not torch.isfinite(rows).all():
             raise EvaError(f"the inputs of layer '{leader}' contain NaN or infinite values")
+        if not len(rows):
+            return
         if leader not in self.solvers:
             k, config = self.components(leader), self.config
             self.solvers[leader] = IncrementalSVD(k, config.tau, center=config.center, seed=self.seed)
@@ -97,13 +97,14 @@ class IncrementalSolver(Solver):
                 self.converged, self.stopped = True, "tolerance"
                 break
         spectra = {name: solver.spectrum() for name, solver in self.solvers.items() if solver.rows}
-        if unready := [name for name in self.solvers if name not in spectra]:
+        unready = [name for name in self.solvers if name not in spectra]
+        if unready and not self.skip_starved:
             raise EvaError(f"no batch held as many rows for layer '{unready[0]}' as it has components")
         return self.present(spectra, batches, "incremental")
 
     def _all_converged(self) -> bool:
         """Whether all components that the ranks select have converged; notes which layers may rest."""
-        if not all(solver.rows for solver in self.solvers.values()):
+        if not self.solvers or not all(solver.rows for solver in self.solvers.values()):
             return False
         ranks = self.used_ranks(self.subspaces({name: s.spectrum() for name, s in self.solvers.items()}))
         needed = dict.fromkeys(self.solvers, 0)

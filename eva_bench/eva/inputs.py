@@ -1,11 +1,13 @@
-"""Getting at the inputs of layers: batches, masks, hooks, and a forward pass that stops when all is seen."""
+"""Getting at the inputs of layers: hooks, masks, and a forward pass that ends when all is seen."""
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
 from eva_bench.eva.errors import EvaError
@@ -16,18 +18,24 @@ class _AllSeen(Exception):
 
 
 def input_width(name: str, layer: nn.Module) -> int:
-    """Number of input features of a linear layer (also of PEFT's wrapper around one); EvaError if it is none."""
+    """Number of input features of a linear layer, also of a quantised one and of PEFT's wrapper around one.
+
+    Raises:
+        EvaError: the layer is of another kind.
+    """
     layer = getattr(layer, "base_layer", layer)
-    weight = getattr(layer, "weight", None)
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        kind = getattr(weight, "dtype", "no weight")
-        raise EvaError(f"layer '{name}' has no floating-point weight ({kind}); initialise before quantising")
-    if not isinstance(layer, (nn.Linear, Conv1D)):
-        raise EvaError(f"layer '{name}' is a {type(layer).__name__}; only Linear and Conv1D layers are supported")
-    return weight.shape[0] if isinstance(layer, Conv1D) else weight.shape[1]
+    if isinstance(layer, Conv1D):
+        return int(layer.weight.shape[0])
+    width = getattr(layer, "in_features", None)
+    if not isinstance(width, int) or not isinstance(getattr(layer, "out_features", None), int):
+        raise EvaError(
+            f"layer '{name}' is a {type(layer).__name__}; EVA needs layers that multiply their input by a matrix "
+            "(Linear, also quantised, or Conv1D): leave it out of the targets"
+        )
+    return width
 
 
-def default_forward(module: nn.Module, batch) -> None:
+def default_forward(module: nn.Module, batch: Any) -> None:
     """Run the model on a dict (without labels), on the first element of a tuple, or on a tensor."""
     if isinstance(batch, Mapping):
         module(**{key: value for key, value in batch.items() if key != "labels"})
@@ -46,11 +54,12 @@ class RowSelector:
     def __init__(self, masks: Sequence[Tensor]):
         self.masks = [(mask.shape, None if mask.all() else mask.flatten().nonzero()[:, 0]) for mask in masks]
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        """The rows of x that count; `name` of the layer makes no difference."""
         rows = x.reshape(-1, x.shape[-1])
         for shape, kept in self.masks:
             if x.shape[:-1] == shape or (x.ndim == 2 and len(x) == shape.numel()):
-                return rows if kept is None else rows.index_select(0, kept)
+                return rows if kept is None else rows.index_select(0, kept.to(rows.device))
         return rows
 
 
@@ -58,36 +67,41 @@ class InputTap:
     """Hands the inputs of target layers to a function, each distinct tensor once.
 
     The first forward pass finds out which layers receive the very same tensor (the object, watched by weak reference:
-    addresses are reused) and which call is the last; later passes hook one layer per group and stop there.
+    addresses are reused) and which call is the last; later passes hook one layer per group and stop there. Where no
+    pass reaches every target (mixtures of experts), or where weights are moved in and out during the pass, passes run
+    to their end.
 
     Args:
         module: the model; left as it was when the `with` block ends, whatever happens in it.
         targets: names of its layers.
         stop_early: leave the forward pass after the last target.
+        share: layers that receive the same tensor form one group.
     """
 
-    def __init__(self, module: nn.Module, targets: Sequence[str], stop_early: bool = True):
-        self.module, self.stop_early = module, stop_early
-        self.layers = {name: module.get_submodule(name) for name in targets}
+    def __init__(self, module: nn.Module, targets: Sequence[str], stop_early: bool = True, share: bool = True):
+        self.module, self.share = module, share
+        self.stop_early = stop_early and not any(hasattr(part, "_hf_hook") for part in module.modules())
+        self.layers = {name: _submodule(module, name) for name in targets}
         self.widths = {name: input_width(name, layer) for name, layer in self.layers.items()}
         self.groups: dict[str, str] = {}  # layer -> leader of its group, filled as layers run
         self._calls: list[str] = []  # layers in the order of this pass
-        self._order: list[str] | None = None  # the same for the first complete pass
-        self._recent: list[tuple[weakref.ref, str]] = []
-        self._handles: dict[str, torch.utils.hooks.RemovableHandle] = {}
+        self._order: list[str] = []  # the same for the first pass that reached every target
+        self._last: tuple[str, int] | None = None  # the call after which nothing more is to be seen
+        self._recent: list[tuple[weakref.ref[Tensor], str]] = []
+        self._handles: dict[str, RemovableHandle] = {}
 
     def __enter__(self) -> "InputTap":
         self._training = [part for part in self.module.modules() if part.training]
-        self._config = getattr(self.module, "config", None)
+        self._config: Any = getattr(self.module, "config", None)
         self._use_cache = getattr(self._config, "use_cache", None)
         if self._use_cache:
             self._config.use_cache = False  # keys and values of generation would only cost memory
         self.module.eval()
-        for name, layer in self.layers.items():
-            self._handles[name] = layer.register_forward_pre_hook(self._hook(name), with_kwargs=True)
+        for name in self.layers:
+            self._register(name)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for handle in self._handles.values():
             handle.remove()
         for part in self._training:
@@ -100,7 +114,12 @@ class InputTap:
         return [name for name in self.layers if name not in self.groups]
 
     @torch.no_grad()
-    def run(self, forward: Callable[[], None], consume: Callable[[str, Tensor], None], autocast=nullcontext) -> None:
+    def run(
+        self,
+        forward: Callable[[], object],
+        consume: Callable[[str, Tensor], None],
+        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         """One forward pass; `consume(leader, x)` is called with every distinct input, (..., in)."""
         self._consume, self._calls, self._recent = consume, [], []
         try:
@@ -108,15 +127,26 @@ class InputTap:
                 forward()
         except _AllSeen:
             pass
-        if not self.missing() and self._order is None:
+        if not self._order and set(self._calls) == set(self.layers):
             self._order = self._calls
-            for name in self.layers:
-                if self.groups[name] != name and name != self._order[-1]:
-                    self._handles.pop(name).remove()
-            self._last_call = self._order.count(self._order[-1])
+            self.listen(set(self.groups.values()))
 
-    def _hook(self, name: str):
-        def see(_, args, kwargs):
+    def listen(self, leaders: set[str]) -> None:
+        """From the next pass on, see the inputs of these groups only, and leave the pass after the last of them."""
+        if not self._order:
+            return
+        for name in set(self._handles) - leaders:
+            self._handles.pop(name).remove()
+        for name in leaders - set(self._handles):
+            self._register(name)
+        last = next((name for name in reversed(self._order) if name in leaders), None)
+        self._last = None if last is None else (last, self._order.count(last))
+
+    def _register(self, name: str) -> None:
+        self._handles[name] = self.layers[name].register_forward_pre_hook(self._hook(name), with_kwargs=True)
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
             self._calls.append(name)
             leader = self.groups.get(name) or self._find_group(name, x)
@@ -124,13 +154,19 @@ class InputTap:
                 self._recent.append((weakref.ref(x), name))
                 with torch.autocast(x.device.type, enabled=False):
                     self._consume(name, x)
-            is_last = self._order and name == self._order[-1] and self._calls.count(name) == self._last_call
-            if self.stop_early and is_last:
+            if self.stop_early and self._last == (name, self._calls.count(name)):
                 raise _AllSeen
 
         return see
 
     def _find_group(self, name: str, x: Tensor) -> str:
-        same = (leader for reference, leader in self._recent if reference() is x)
+        same = (leader for reference, leader in self._recent if reference() is x and self.share)
         self.groups[name] = leader = next(same, name)
         return leader
+
+
+def _submodule(module: nn.Module, name: str) -> nn.Module:
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        raise EvaError(f"the model has no layer named '{name}'") from None

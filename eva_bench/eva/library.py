@@ -1,111 +1,299 @@
-"""The library door: EVA for any PEFT LoRA model, without the rest of the suite."""
+"""EVA for any PEFT LoRA model, without the rest of the suite: one function of ours and the two that PEFT has."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from peft import LoraConfig
+from peft.tuners.lora.eva import (
+    forward_fn_dict,
+    prepare_layer_inputs_fn_language_modeling,
+    prepare_model_inputs_fn_language_modeling,
+)
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import Tensor, nn
+from tqdm import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from eva_bench.eva.config import SolverConfig
 from eva_bench.eva.engine import compute_subspaces
 from eva_bench.eva.errors import EvaError
 from eva_bench.eva.ranks import redistribute_ranks
-from eva_bench.eva.reader import Batches
+from eva_bench.eva.reader import Batches, Progress, SelectRows
 from eva_bench.eva.subspace import EvaResult
+from eva_bench.eva.write_lora import lora_config, lora_layers, write_factors
+from eva_bench.models.batches import IGNORED_LABEL
+
+PEFT_TAU = 0.99  # the default of EvaConfig; our tolerances belong to it
+
+Prepare = Callable[[Any, Any, str], Tensor]
 
 
 def initialize_eva(
     peft_model: nn.Module,
-    batches: Batches,
+    batches: Batches | None = None,
     *,
-    rho: float = 2.0,
+    result: EvaResult | None = None,
+    rho: float | None = None,
     score: str = "ratio",
     adapter_name: str = "default",
     config: SolverConfig | None = None,
+    progress: Progress | None = None,
 ) -> EvaResult:
-    """Start the LoRA layers of a PEFT model from the directions in which their inputs vary most.
+    """Initialise the LoRA layers of a PEFT model with the directions in which their inputs vary most.
 
-    Writes A, sets B to zero, resizes layers to the redistributed ranks with alpha / rank unchanged, takes the adapter
-    off layers of rank 0, and enters all of it in the PEFT configuration, so that saving and loading work as usual.
+    Writes A, sets B to zero, resizes layers to the redistributed ranks at an unchanged scale, takes the adapter off
+    layers of rank 0, and enters all of it in the PEFT configuration, so that saving and loading work as usual.
 
     Args:
         peft_model: from `get_peft_model` with a LoraConfig of one rank; changed in place.
         batches: what the model is called with, see `compute_subspaces`; dicts of tensors as from a DataLoader.
-        rho: a layer may get up to round(r * rho); 1 keeps all ranks.
+        result: of an earlier call on the same model, instead of batches.
+        rho: a layer may get up to round(r * rho); 1 keeps all ranks; None: that of the LoraConfig's EvaConfig, else 2.
         score: how components compete for ranks, see `redistribute_ranks`.
-        config: how the subspaces are computed (tolerance, max_batches, solver, use_label_mask, ...).
+        adapter_name: of the adapter to initialise.
+        config: how the subspaces are computed; None: the defaults, and `use_label_mask` of the EvaConfig.
+        progress: called with the batches read so far and the last estimate of the gap.
 
     Returns:
         The subspaces and how they were found.
 
     Raises:
-        EvaError: no LoRA layer on a Linear or Conv1D, a rank_pattern is set already, or what `compute_subspaces` finds.
+        EvaError: no PEFT model, no LoRA layer on a linear one, ranks set already, or what `compute_subspaces` finds.
     """
-    lora = peft_model.peft_config[adapter_name]
-    if lora.rank_pattern:
-        raise EvaError("this model has a rank_pattern; EVA shares out the ranks itself: remove it from the LoraConfig")
-    layers = _lora_layers(peft_model, adapter_name)
-    most = round(lora.r * rho)
-    widths = {name: min(layer.in_features, layer.out_features) for name, layer in layers.items()}
+    lora = lora_config(peft_model, adapter_name)
+    _refuse_own_ranks(peft_model, lora, adapter_name)
+    eva = lora.eva_config
+    rho = rho if rho is not None else eva.rho if eva else 2.0
+    config = config or SolverConfig(use_label_mask=bool(eva and eva.use_label_mask))
+    layers = lora_layers(peft_model, adapter_name)
     share_out = partial(redistribute_ranks, rank=lora.r, rho=rho, score=score)
-    with peft_model.disable_adapter():
-        result = compute_subspaces(
-            peft_model,
-            list(layers),
-            batches,
-            components={name: min(most, width) for name, width in widths.items()},
-            ranks=share_out,
-            config=config,
-        )
-    _write(peft_model, adapter_name, layers, share_out(result.layers), result)
+    if result is None:
+        if batches is None:
+            raise EvaError("give batches to read, or the result of an earlier call")
+        with peft_model.disable_adapter():  # type: ignore[operator]
+            result = compute_subspaces(
+                peft_model,
+                list(layers),
+                batches,
+                components=_components(layers, round(lora.r * rho)),
+                config=config,
+                ranks=share_out,
+                skip_starved=True,
+                progress=progress,
+            )
+    if unknown := [name for name in result.layers if name not in layers]:
+        raise EvaError(f"the result has a layer '{unknown[0]}' that this model's adapter '{adapter_name}' lacks")
+    ranks = share_out(result.layers)
+    rows = {name: result.layers[name].components[:rank] for name, rank in ranks.items()}
+    write_factors(peft_model, rows, adapter_name, adjust_scaling=True)
     return result
 
 
-def _lora_layers(peft_model: nn.Module, adapter_name: str) -> dict[str, nn.Module]:
-    from peft.tuners.lora import LoraLayer
+def get_eva_state_dict(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    peft_config: LoraConfig | None = None,
+    forward_fn: Callable[[nn.Module, Any], Any] | None = forward_fn_dict,
+    prepare_model_inputs_fn: Callable[[Any, LoraConfig], Any] | None = prepare_model_inputs_fn_language_modeling,
+    prepare_layer_inputs_fn: Prepare | dict[str, Prepare] | None = prepare_layer_inputs_fn_language_modeling,
+    adapter_name: str = "default",
+    gather_distributed_inputs: bool = True,
+    show_progress_bar: bool = True,
+    *,
+    config: SolverConfig | None = None,
+) -> dict[str, Tensor]:
+    """PEFT's function of this name, computed by our solver: the rows of A for every layer at its new rank.
 
+    Args:
+        model: a PEFT model, or a plain one together with `peft_config`.
+        dataloader: of the batches.
+        peft_config: for a plain model.
+        forward_fn: runs the model on a batch; the default leaves labels away and ends after the last adapted layer.
+        prepare_model_inputs_fn: maps a batch and the configuration to what the next function gets as `model_input`.
+        prepare_layer_inputs_fn: maps layer input, model input and layer name to rows; one for all layers or by name.
+        adapter_name: of a PEFT model's adapter.
+        gather_distributed_inputs: with torch.distributed, all processes work on one result.
+        show_progress_bar: count the batches.
+        config: overrides what follows from the EvaConfig.
+
+    Returns:
+        Rows of A, (rank, in), by layer name; ranks of 0 included.
+
+    Raises:
+        EvaError: also a ValueError; nothing to read, no configuration, no layer, or what `compute_subspaces` finds.
+    """
+    if hasattr(model, "peft_config"):
+        lora = peft_config or lora_config(model, adapter_name)
+        _refuse_own_ranks(model, lora, adapter_name)
+        layers = lora_layers(model, adapter_name)
+    elif peft_config is None:
+        raise EvaError("peft_config is required if model is not a PeftModel")
+    else:
+        lora, layers = peft_config, _target_layers(model, peft_config)
+    eva = lora.eva_config
+    if hasattr(dataloader, "__len__") and len(dataloader) == 0:
+        raise EvaError("dataloader is empty")
+    default_rows = (
+        prepare_model_inputs_fn is prepare_model_inputs_fn_language_modeling
+        and prepare_layer_inputs_fn is prepare_layer_inputs_fn_language_modeling
+        and (not eva.use_label_mask or eva.label_mask_value == IGNORED_LABEL)
+    )
+    rho = (
+        min(eva.rho, max(max(p.shape, default=1) for p in model.parameters()) // lora.r) if eva.rho > 1000 else eva.rho
+    )
+    share_out = partial(redistribute_ranks, rank=lora.r, rho=rho)
+    adapters_off = model.disable_adapter() if hasattr(model, "peft_config") else torch.no_grad()
+    with adapters_off, tqdm(disable=not show_progress_bar, leave=False, unit=" batches") as bar:
+        result = compute_subspaces(
+            model,
+            list(layers),
+            dataloader,
+            components=_components(layers, round(lora.r * rho)),
+            config=config or config_for(eva),
+            ranks=share_out,
+            forward=None if forward_fn in (None, forward_fn_dict) else forward_fn,
+            select_rows=None
+            if default_rows
+            else _select_rows(prepare_model_inputs_fn, prepare_layer_inputs_fn, lora, list(layers)),
+            share_inputs=default_rows,
+            together=gather_distributed_inputs,
+            skip_starved=True,
+            progress=lambda batches, gap: _show(bar, batches, gap),
+        )
+    state = {}
+    for name, rank in share_out(result.layers).items():
+        layer = result.layers[name]
+        rows = layer.components[:rank]
+        if eva.whiten:  # PEFT's definition: over the roots of the singular values
+            rows = rows / (layer.eigenvalues[:rank] * max(layer.rows - 1, 1)).sqrt().sqrt()[:, None]
+        state[name] = rows
+    return state
+
+
+def initialize_lora_eva_weights(
+    model: nn.Module,
+    dataloader: Iterable[Any] | None = None,
+    eva_state_dict: dict[str, Tensor] | None = None,
+    forward_fn: Callable[[nn.Module, Any], Any] | None = forward_fn_dict,
+    prepare_model_inputs_fn: Callable[[Any, LoraConfig], Any] | None = prepare_model_inputs_fn_language_modeling,
+    prepare_layer_inputs_fn: Prepare | dict[str, Prepare] | None = prepare_layer_inputs_fn_language_modeling,
+    adapter_name: str = "default",
+    gather_distributed_inputs: bool = True,
+    show_progress_bar: bool = True,
+    *,
+    config: SolverConfig | None = None,
+) -> None:
+    """PEFT's function of this name: initialise the LoRA layers of a model with `init_lora_weights="eva"`.
+
+    Args:
+        model: the PEFT model; changed in place.
+        dataloader: of the batches, unless there is a state.
+        eva_state_dict: from `get_eva_state_dict`, here or in PEFT; left as it is.
+        forward_fn: see `get_eva_state_dict`, like all that follow.
+        prepare_model_inputs_fn: as there.
+        prepare_layer_inputs_fn: as there.
+        adapter_name: as there.
+        gather_distributed_inputs: as there.
+        show_progress_bar: as there.
+        config: as there.
+
+    Raises:
+        EvaError: also a ValueError; the model does not fit, or what `get_eva_state_dict` finds.
+    """
+    lora = lora_config(model, adapter_name)
+    if len(model.active_adapters) > 1:  # type: ignore[arg-type]
+        raise EvaError("`initialize_lora_eva_weights` currently only works with a single active adapter")
+    if lora.init_lora_weights != "eva":
+        raise EvaError("`initialize_lora_eva_weights` can only be used with `init_lora_weights='eva'`")
+    if eva_state_dict is None:
+        if dataloader is None:
+            raise EvaError("dataloader is required if eva_state_dict is not provided")
+        eva_state_dict = get_eva_state_dict(
+            model,
+            dataloader,
+            forward_fn=forward_fn,
+            prepare_model_inputs_fn=prepare_model_inputs_fn,
+            prepare_layer_inputs_fn=prepare_layer_inputs_fn,
+            adapter_name=adapter_name,
+            gather_distributed_inputs=gather_distributed_inputs,
+            show_progress_bar=show_progress_bar,
+            config=config,
+        )
+    write_factors(model, eva_state_dict, adapter_name, adjust_scaling=lora.eva_config.adjust_scaling_factors)
+
+
+def config_for(eva: Any) -> SolverConfig:
+    """Our options for PEFT's EvaConfig: a tau nearer to 1 makes the tolerances smaller in proportion."""
+    default = SolverConfig()
+    stricter = (1 - eva.tau) / (1 - PEFT_TAU)
+    return SolverConfig(
+        use_label_mask=eva.use_label_mask,
+        tau=eva.tau,
+        tolerance=default.tolerance * stricter,
+        layer_tolerance=default.layer_tolerance * stricter,
+    )
+
+
+def _refuse_own_ranks(model: nn.Module, lora: LoraConfig, adapter_name: str) -> None:
+    """Ranks that EVA wrote on an earlier call may be replaced, those of a user not.
+
+    Raises:
+        EvaError: a rank_pattern that is not EVA's.
+    """
+    written = getattr(model, "_eva_rank_patterns", {}).get(adapter_name)
+    if lora.rank_pattern and lora.rank_pattern != written:
+        raise EvaError("this model has a rank_pattern; EVA shares out the ranks itself: remove it from the LoraConfig")
+
+
+def _components(layers: dict[str, nn.Module], most: int) -> dict[str, int]:
+    widths = {}
+    for name, layer in layers.items():
+        base = getattr(layer, "base_layer", layer)
+        shape = base.weight.shape if isinstance(base, Conv1D) else (base.in_features, base.out_features)
+        widths[name] = min(int(side) for side in shape)  # type: ignore[arg-type]
+    return {name: min(most, width) for name, width in widths.items()}
+
+
+def _target_layers(model: nn.Module, lora: LoraConfig) -> dict[str, nn.Module]:
+    """The linear layers of a plain model that the configuration names."""
     layers = {
         name: module
-        for name, module in peft_model.named_modules()
-        if isinstance(module, LoraLayer)
-        and adapter_name in module.lora_A
-        and isinstance(module.get_base_layer(), (nn.Linear, Conv1D))
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+        and (lora.target_modules is None or check_target_module_exists(lora, name))
     }
     if not layers:
-        raise EvaError(f"the model has no LoRA layer named '{adapter_name}' on a Linear or Conv1D")
+        raise EvaError(f"no linear layer of the model is among the target_modules {lora.target_modules}")
     return layers
 
 
-@torch.no_grad()
-def _write(peft_model, adapter_name: str, layers: dict[str, nn.Module], ranks: dict[str, int], result) -> None:
-    """Put the start into the layers and the outcome into the configuration."""
-    config = peft_model.peft_config[adapter_name]
-    prefix = "base_model.model."
-    adapted = []
-    for name, layer in layers.items():
-        short, rank = name.removeprefix(prefix), ranks[name]
-        if rank == 0:
-            parent, _, child = name.rpartition(".")
-            setattr(peft_model.get_submodule(parent), child, layer.get_base_layer())
-            continue
-        adapted.append(short)
-        alpha = layer.lora_alpha[adapter_name]
-        if rank != config.r:
-            alpha = alpha * rank / config.r
-            config.rank_pattern[short], config.alpha_pattern[short] = rank, alpha
-        if rank != config.r or layer.lora_A[adapter_name].weight.is_meta:
-            layer.update_layer(adapter_name=adapter_name, r=rank, lora_alpha=alpha, config=config)
-        layer.lora_A[adapter_name].weight.copy_(result.layers[name].components[:rank])
-        layer.lora_B[adapter_name].weight.zero_()
-    if len(adapted) < len(layers):
-        others = [
-            n.removeprefix(prefix) for n, m in peft_model.named_modules() if _is_other_lora(m, adapter_name, layers)
-        ]
-        config.target_modules = sorted(adapted + others)
+def _select_rows(
+    prepare_inputs: Callable[[Any, LoraConfig], Any] | None,
+    prepare_rows: Prepare | Mapping[str, Prepare] | None,
+    lora: LoraConfig,
+    layers: list[str],
+) -> SelectRows:
+    """The user's two functions as one of ours."""
+    if isinstance(prepare_rows, Mapping) and (unknown := set(prepare_rows) - set(layers)):
+        raise EvaError(f"prepare_layer_inputs_fn names '{sorted(unknown)[0]}', which is no adapted layer")
+
+    def select(batch: Any) -> Callable[[str, Tensor], Tensor]:
+        model_input = prepare_inputs(batch, lora) if prepare_inputs else batch
+
+        def rows(name: str, x: Tensor) -> Tensor:
+            prepare = prepare_rows.get(name) if isinstance(prepare_rows, Mapping) else prepare_rows
+            return prepare((x,), model_input, name) if prepare else x.reshape(-1, x.shape[-1])
+
+        return rows
+
+    return select
 
 
-def _is_other_lora(module: nn.Module, adapter_name: str, layers: dict[str, nn.Module]) -> bool:
-    """LoRA layers that EVA does not serve (embeddings, convolutions) stay targets."""
-    from peft.tuners.lora import LoraLayer
-
-    return isinstance(module, LoraLayer) and module not in layers.values() and adapter_name in module.r
+def _show(bar: Any, batches: int, gap: float | None) -> None:
+    bar.update(batches - bar.n)
+    if gap is not None:
+        bar.set_postfix(gap=f"{gap:.4f}")

@@ -1,7 +1,7 @@
 """What is remembered about the inputs of a layer: sums that add up over batches and processes.
 
-Products are float32, sums over batches float64. Rows are shifted by the mean of the first batch before anything is
-squared, so that inputs with a large mean lose no digits. All sums lie in one flat vector: two of them with the same
+Products are float32 or bf16, sums over batches float64. Rows are shifted by the mean of the first batch before anything
+is squared, so that inputs with a large mean lose no digits. All sums lie in one flat vector: two of them with the same
 shift and test matrix merge by adding the vectors.
 """
 
@@ -10,13 +10,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+MANY_ROWS = 1024  # batches of as many rows may be thinned, neighbours are much alike; each batch from another offset:
+TOTALS_STRIDE = 4  # mean and total variance of bf16 sketches come from every fourth row,
+EXACT_STRIDE = 2  # second moments with bf16 factors from every other one
+POWER_STEPS = 3  # towards the leading eigenvectors of a large matrix, from those of the check before
+
 
 @dataclass(frozen=True)
 class Spectrum:
     """Leading eigenpairs of a covariance (or, uncentred, of a second moment).
 
-    `components` (m, in) float64 orthonormal rows, `eigenvalues` (m,) descending, `total_variance` their sum over
-    all directions, `rows` how many rows went in.
+    Attributes:
+        components: (m, in) float64, orthonormal rows.
+        eigenvalues: (m,) float64, descending.
+        total_variance: sum of the eigenvalues over all directions.
+        rows: how many rows went in.
     """
 
     components: Tensor
@@ -25,39 +33,58 @@ class Spectrum:
     rows: int
 
 
+@dataclass(frozen=True)
+class BatchMoments:
+    """The sums of one batch: `count` of rows, their sum (in,) and their second moments times the test matrix."""
+
+    count: int
+    row_sum: Tensor
+    matrix: Tensor
+
+
 class Moments:
     """Count, sum and sum of squares of shifted rows, and their second moments times a test matrix, (in, columns).
 
     `add` and `move` work on the sums since the last `absorb`, which are what a process has to share with others.
 
     Args:
-        shift: (in,) float32, subtracted from every row by the caller; zeros when uncentred.
+        shift: (in,) float32, subtracted from every row; zeros when uncentred.
         columns: width of the matrix.
         center: whether eigenvectors are those of the covariance or of the raw second moment.
     """
 
     def __init__(self, shift: Tensor, columns: int, center: bool):
         self.shift, self.columns, self.center = shift, columns, center
-        self.operands = torch.float32
         self.width = shift.numel()
         self.sums = torch.zeros(2 + self.width * (1 + columns), dtype=torch.float64, device=shift.device)
         self.recent = torch.zeros_like(self.sums)
+        self.added = 0  # batches
+
+    def thin(self, rows: Tensor, stride: int) -> Tensor:
+        """Every so many rows of a large batch; another offset for each batch, so that every position gets its turn."""
+        return rows[self.added % stride :: stride] if len(rows) >= MANY_ROWS else rows
 
     def parts(self, sums: Tensor) -> tuple[Tensor, Tensor]:
         """Views of a vector of sums: sum of rows (in,) and matrix (in, columns); count and squares come first."""
-        row_sum, matrix = sums[2:].split([self.width, self.width * self.columns])
-        return row_sum, matrix.view(self.width, self.columns)
+        return sums[2 : 2 + self.width], sums[2 + self.width :].view(self.width, self.columns)
 
-    def add(self, rows: Tensor) -> Tensor:
-        """Take in shifted float32 rows, (n, in); returns them in the type in which products are computed."""
-        row_sum, matrix = self.parts(self.recent)
-        flat = rows.flatten()
+    def add(self, rows: Tensor) -> BatchMoments:
+        """Take in the rows of a batch as the layer received them, (n, in)."""
+        squares, row_sum, matrix = self.products(rows)
+        total_sum, total_matrix = self.parts(self.recent)
+        self.added += 1
         self.recent[0] += len(rows)
-        self.recent[1] += torch.dot(flat, flat)
-        row_sum += rows.sum(0)
-        rows = rows.to(self.operands)
-        matrix += rows.T @ self.project(rows)
-        return rows
+        self.recent[1] += squares
+        total_sum += row_sum
+        total_matrix += matrix
+        return BatchMoments(len(rows), row_sum, matrix)
+
+    def products(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of squares, sum (in,) and moments times test matrix (in, columns) of shifted rows, in float32."""
+        # Converted before the shift: a difference of mixed types takes several times as long.
+        rows = rows - self.shift if rows.dtype == torch.float32 else rows.float().sub_(self.shift)
+        flat = rows.flatten()
+        return torch.dot(flat, flat), rows.sum(0), rows.T @ self.project(rows)
 
     def move(self, shift: Tensor) -> None:
         """Express the recent sums as if rows had been shifted by something else."""
@@ -65,7 +92,8 @@ class Moments:
         row_sum, matrix = self.parts(self.recent)
         count = self.recent[0].clone()
         self.recent[1] += 2 * step @ row_sum + count * step @ step
-        matrix += torch.outer(step, self.project(row_sum + count * step)) + torch.outer(row_sum, self.project(step))
+        matrix += torch.outer(step, self.project(row_sum) + count * self.project(step))
+        matrix += torch.outer(row_sum, self.project(step))
         row_sum += count * step
         self.shift = shift
 
@@ -97,9 +125,9 @@ class Moments:
         raise NotImplementedError
 
     def mean(self) -> Tensor:
-        """What to subtract from shifted rows before comparing them with components, (in,) float32."""
+        """Mean of the shifted rows, (in,) float64; zeros when uncentred."""
         row_sum, _ = self.parts(self.sums)
-        return (row_sum / self.sums[0]).float() if self.center else torch.zeros_like(self.shift)
+        return row_sum / self.sums[0] if self.center else torch.zeros_like(row_sum)
 
 
 class ExactMoments(Moments):
@@ -109,11 +137,47 @@ class ExactMoments(Moments):
         super().__init__(shift, shift.numel(), center)
 
     def project(self, rows: Tensor) -> Tensor:
+        """The rows themselves: the test matrix is the identity."""
         return rows
 
     def eigenpairs(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """All of them."""
         values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)  # ascending
         return vectors.flip(1).T, values.flip(0).clamp_min(0)
+
+
+class HalvedMoments(ExactMoments):
+    """Every second moment of every other row, with bf16 factors: for layers of middling width.
+
+    A sketch forgets what it has not seen to be important; where variance is spread over many directions that costs
+    more than half of the rows do. Only the leading eigenpairs are computed, by power steps from the last ones.
+
+    Args:
+        shift: (in,) float32, subtracted from every row.
+        columns: how many eigenpairs are computed.
+        center: covariance or raw second moment.
+        seed: of the first directions.
+    """
+
+    def __init__(self, shift: Tensor, columns: int, center: bool, seed: int):
+        super().__init__(shift, center)
+        generator = torch.Generator().manual_seed(seed)
+        self.leading = torch.randn(self.width, columns, generator=generator, dtype=torch.float64).to(shift.device)
+
+    def products(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As above, from every other row."""
+        sample = self.thin(rows, EXACT_STRIDE).float() - self.shift
+        share = len(rows) / max(len(sample), 1)
+        flat, low = sample.flatten(), sample.bfloat16()
+        return share * torch.dot(flat, flat), share * sample.sum(0), share * (low.T @ low).float()
+
+    def eigenpairs(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """The leading ones."""
+        for _ in range(POWER_STEPS):
+            self.leading = torch.linalg.qr(matrix @ self.leading).Q
+        components, values = nystrom(matrix @ self.leading, self.leading)
+        self.leading = components.T
+        return components, values
 
 
 class SketchedMoments(Moments):
@@ -134,17 +198,32 @@ class SketchedMoments(Moments):
         super().__init__(shift, columns, center)
         self.low_precision = low_precision
         generator = torch.Generator().manual_seed(seed)
-        start = torch.randn(self.width, columns, generator=generator, dtype=torch.float64)
-        self._set_test(torch.linalg.qr(start).Q.to(shift.device), torch.float32)
+        random = torch.randn(self.width, columns, generator=generator, dtype=torch.float64)
+        self._set_test(torch.linalg.qr(random).Q.to(shift.device), torch.float32)
 
     def _set_test(self, test: Tensor, operands: torch.dtype) -> None:
-        self.operands = operands
-        self.test = test.to(operands).double()  # (in, q), what the products really use; orthonormal up to rounding
+        self.operands = test.to(operands)  # (in, q), what the products really use
+        self.test = self.operands.double()  # orthonormal up to rounding
 
     def project(self, rows: Tensor) -> Tensor:
+        """Rows times the test matrix, in the type of the rows."""
         return rows @ self.test.to(rows.dtype)
 
+    def products(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As above; with bf16 factors, bf16 rows stay as they are and only what they are projected to is shifted."""
+        if self.operands.dtype != torch.bfloat16:
+            return super().products(rows)
+        offset = self.shift if rows.dtype == torch.bfloat16 else torch.zeros_like(self.shift)
+        rows = rows if rows.dtype == torch.bfloat16 else (rows.float() - self.shift).bfloat16()
+        projected = (rows @ self.operands).float().sub_(offset @ self.operands.float())  # (n, q)
+        matrix = (rows.T @ projected.bfloat16()).float() - torch.outer(offset, projected.sum(0))
+        sample = self.thin(rows, TOTALS_STRIDE).float() - offset
+        share = len(rows) / max(len(sample), 1)
+        flat = sample.flatten()
+        return share * torch.dot(flat, flat), share * sample.sum(0), matrix
+
     def renew(self, spectrum: Spectrum) -> None:
+        """Make the components the test matrix."""
         basis, row_sum = spectrum.components, self.parts(self.sums)[0]
         self._set_test(basis.T, torch.bfloat16 if self.low_precision else torch.float32)
         scale = max(spectrum.rows - self.center, 1)
@@ -154,14 +233,21 @@ class SketchedMoments(Moments):
         self.parts(self.sums)[1].copy_(carried)
 
     def eigenpairs(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """The leading ones, by the Nyström formula."""
         return nystrom(matrix, self.test)
 
 
 def nystrom(sketch: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenpairs of Y (Ωᵀ Y)⁺ Yᵀ, the best approximation of C that is known from Y = C Ω.
 
-    `sketch` Y and `test` Ω are (in, q) float64, Ω with nearly orthonormal columns, strongest first. Returns (q, in) and
-    (q,) descending. A small shift of C, taken off again at the end, keeps the Cholesky factor away from singular cores.
+    A small shift of C, taken off again at the end, keeps the Cholesky factor away from singular cores.
+
+    Args:
+        sketch: Y, (in, q) float64.
+        test: Ω, (in, q) float64, nearly orthonormal columns, strongest first.
+
+    Returns:
+        Eigenvectors (q, in) and eigenvalues (q,), descending.
     """
     size = torch.linalg.matrix_norm(sketch).clamp_min(1e-20)
     for share in (1e-10, 1e-7, 1e-5, 1e-3, 1e-1):

@@ -17,6 +17,7 @@ BF16_WIDTH = 256  # narrower models gain nothing from bf16 passes
 Batches = Iterable[Any] | Callable[[], Iterator[Any]]
 Forward = Callable[[nn.Module, Any], object]
 RowMask = Callable[[Any], Tensor | tuple[Tensor, ...] | None]
+SelectRows = Callable[[Any], Callable[[str, Tensor], Tensor]]
 Progress = Callable[[int, float | None], None]
 
 
@@ -28,7 +29,8 @@ class BatchReader:
         batches: as for `compute_subspaces`.
         forward: runs the model on a batch; None: `default_forward`.
         row_mask: says which positions count; None: attention mask and, with `use_label_mask`, labels.
-        use_label_mask: only without `row_mask`: leave out positions whose label is -100.
+        select_rows: maps a batch to a function of a layer's name and input (..., in) to its rows (n, in), instead.
+        use_label_mask: without either: leave out positions whose label is -100.
         autocast: bf16 for the passes, or `auto`.
     """
 
@@ -39,15 +41,19 @@ class BatchReader:
         *,
         forward: Forward | None = None,
         row_mask: RowMask | None = None,
+        select_rows: SelectRows | None = None,
         use_label_mask: bool = False,
         autocast: Literal["auto"] | bool = "auto",
     ):
         self.tap, self.batches = tap, batches
         self.device = model_device(tap.module)
         self._forward = forward or default_forward
-        self._trim = row_mask is None  # a mask of the caller's has the shape of the batch as it came
+        self._trim = row_mask is None and select_rows is None  # a caller's mask has the shape of the batch as it came
+        self._select_rows = select_rows
         self._row_mask = row_mask or partial(default_row_mask, use_label_mask=use_label_mask)
-        self._autocast = _autocast_context(tap, autocast, self.device)
+        self.bf16 = _reads_in_bf16(tap, autocast, self.device)
+        autocasting = partial(torch.autocast, self.device.type, dtype=torch.bfloat16)
+        self._autocast: Callable[[], AbstractContextManager[None]] = autocasting if self.bf16 else nullcontext
         self._source = open_batches(batches)
         self.count = 0  # batches read since the start or the last `restart`
 
@@ -72,15 +78,18 @@ class BatchReader:
         if self._trim:
             batch = trim_padding(batch)
         batch = to_device(batch, self.device)
-        masks = self._row_mask(batch)
-        select = RowSelector([] if masks is None else [masks] if isinstance(masks, Tensor) else masks)
+        select = self._select_rows(batch) if self._select_rows else self._by_mask(batch)
         self.tap.run(
             lambda: self._forward(self.tap.module, batch),
-            lambda leader, x: consume(leader, select(x)),
+            lambda leader, x: consume(leader, select(leader, x)),
             self._autocast,
         )
         self.count += 1
         return True
+
+    def _by_mask(self, batch: Any) -> RowSelector:
+        masks = self._row_mask(batch)
+        return RowSelector([] if masks is None else [masks] if isinstance(masks, Tensor) else masks)
 
 
 def open_batches(batches: Batches, again: bool = False) -> Iterator[Any]:
@@ -108,11 +117,9 @@ def computes_in_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def _autocast_context(
-    tap: InputTap, choice: Literal["auto"] | bool, device: torch.device
-) -> Callable[[], AbstractContextManager[None]]:
-    """A context for the forward passes."""
-    if choice == "auto":
-        float32 = all(p.dtype == torch.float32 for p in tap.module.parameters() if p.is_floating_point())
-        choice = float32 and max(tap.widths.values()) >= BF16_WIDTH and computes_in_bf16(device)
-    return partial(torch.autocast, device.type, dtype=torch.bfloat16) if choice else nullcontext
+def _reads_in_bf16(tap: InputTap, choice: Literal["auto"] | bool, device: torch.device) -> bool:
+    """Whether the forward passes run in bf16 autocast."""
+    if choice != "auto":
+        return choice
+    float32 = all(p.dtype == torch.float32 for p in tap.module.parameters() if p.is_floating_point())
+    return float32 and max(tap.widths.values()) >= BF16_WIDTH and computes_in_bf16(device)

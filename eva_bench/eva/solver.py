@@ -25,6 +25,8 @@ class Solver:
         ranks: maps subspaces to the ranks that will be used; None: every component is used.
         seed: of random test matrices.
         progress: called with the batches read so far and the last estimate of the gap.
+        processes: that read batches of their own for the same result; None: all of torch.distributed.
+        skip_starved: leave out layers that receive fewer rows than they need components, instead of refusing.
     """
 
     def __init__(
@@ -36,10 +38,14 @@ class Solver:
         ranks: ShareOut | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        processes: collective.Processes | None = None,
+        skip_starved: bool = False,
     ):
         self.reader, self.counts, self.config = reader, counts, config
         self.ranks, self.seed, self.progress = ranks, seed, progress
         self.tap, self.device = reader.tap, reader.device
+        self.processes = processes or collective.Processes()
+        self.skip_starved = skip_starved
         self.started = time.perf_counter()
         self.gap: float | None = None
         self.converged = False
@@ -69,7 +75,9 @@ class Solver:
         """Per layer, the components it asked for, with a defined sign."""
         layers = {}
         for name, count in self.counts.items():
-            leader = self.tap.groups[name]
+            leader = self.tap.groups.get(name, name)
+            if leader not in spectra:
+                continue
             spectrum = spectra[leader]
             rows = spectrum.components[:count]
             signs = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
@@ -90,9 +98,10 @@ class Solver:
         """Refuse to go on without a target.
 
         Raises:
-            EvaError: a target layer did not run.
+            EvaError: a target layer did not run, and starved layers are not skipped.
         """
-        if missing := self.tap.missing():
+        missing = self.tap.missing()
+        if missing and not self.skip_starved:
             raise EvaError(f"layer '{missing[0]}' never ran in the forward pass ({len(missing)} such targets)")
 
     def present(self, spectra: dict[str, Spectrum], batches: int, solver: str) -> EvaResult:
@@ -101,11 +110,17 @@ class Solver:
         Raises:
             EvaError: a layer received fewer rows than it needs components.
         """
-        for name, count in self.counts.items():
-            rows = spectra[self.tap.groups[name]].rows
-            if rows < count:
-                raise EvaError(f"layer '{name}' received {rows} rows, fewer than its {count} components")
+        if not spectra:
+            raise EvaError(
+                "no position counts: all are masked out, by the attention mask or by labels that are all -100"
+            )
         layers = self.subspaces(spectra)
+        received = {name: layers[name].rows if name in layers else 0 for name in self.counts}
+        skipped = {name: rows for name, rows in received.items() if rows < self.counts[name]}
+        layers = {name: layer for name, layer in layers.items() if name not in skipped}
+        if skipped and not (self.skip_starved and layers):
+            name, rows = next(iter(skipped.items()))
+            raise EvaError(f"layer '{name}' received {rows} rows, fewer than its {self.counts[name]} components")
         return EvaResult(
             layers=layers,
             batches=batches,
@@ -117,4 +132,5 @@ class Solver:
             explained_variance={name: layer.explained_variance for name, layer in layers.items()},
             gap=self.gap,
             stopped=self.stopped,
+            skipped=skipped,
         )

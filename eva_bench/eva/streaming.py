@@ -1,4 +1,4 @@
-"""The default way: add up second moments or sketches of them until fresh batches bring nothing new."""
+"""The default solver: add up second moments, or sketches of them, until more batches would change little."""
 
 import math
 from typing import Any
@@ -6,16 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_bench.eva import collective
-from eva_bench.eva.convergence import ConvergenceCheck, check_points
+from eva_bench.eva.convergence import BatchVariation
 from eva_bench.eva.errors import EvaError
-from eva_bench.eva.moments import ExactMoments, Moments, SketchedMoments, Spectrum
+from eva_bench.eva.moments import ExactMoments, HalvedMoments, Moments, SketchedMoments, Spectrum
 from eva_bench.eva.reader import computes_in_bf16
 from eva_bench.eva.solver import Solver
-from eva_bench.eva.subspace import EvaResult, LayerSubspace
+from eva_bench.eva.subspace import EvaResult
 
 EXACT_WIDTH = 256  # up to here `auto` keeps every second moment: no slower than a sketch, and nothing is lost
-CHECK_SHARE = 1 / 8  # of the batches read so far: how many fresh ones a check measures on; they count afterwards
+HALVED_WIDTH = 512  # up to here as well where passes are bf16, of every other row
+REST = 0.5  # a layer rests once its own gap is this share of the tolerance for all
+FIRST_CHECKS = (2, 4, 8)  # batches: a sketch needs a few power steps, an estimate of the error a few batches
 
 
 def sketch_columns(components: int) -> int:
@@ -24,74 +25,119 @@ def sketch_columns(components: int) -> int:
 
 
 class StreamingSolver(Solver):
-    """Solvers `exact`, `sketch` and `auto`."""
+    """Solvers `exact`, `sketch` and `auto`.
+
+    At every check the error of each layer is estimated. A layer that is near enough rests: its inputs are no longer
+    looked at, and the forward pass ends after the last layer that does not rest.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.moments: dict[str, Moments] = {}
-        self.check: ConvergenceCheck | None = None
+        self.variation: dict[str, BatchVariation] = {}
+        self.spectra: dict[str, Spectrum] = {}  # of the last check
+        self.batches: dict[str, int] = {}  # behind the moments of each group, of all processes
+        self.gaps: dict[str, float] = {}  # per group, estimated share of the captured variance that is missing
+        self.resting: set[str] = set()
         self.batches_seen = 0  # by all processes
+        self.needed = 0.0  # batches, as far as the last check can tell
         self.refining = False  # second pass: only sketches still learn
 
     def result(self) -> EvaResult:
+        """Read until the tolerance is met, the batches end or the cap is reached."""
         self._collect()
         if self.config.second_pass and any(isinstance(m, SketchedMoments) for m in self.moments.values()):
             self._refine()
         kinds = {"sketch" if isinstance(m, SketchedMoments) else "exact" for m in self.moments.values()}
-        return self.present(self._spectra(), self.batches_seen, "+".join(sorted(kinds)))
+        return self.present(self.spectra, self.batches_seen, "+".join(sorted(kinds)))
 
     def take(self, leader: str, rows: Tensor) -> None:
-        if leader not in self.moments:
-            self.moments[leader] = self._new_moments(leader, rows)
-        moments = self.moments[leader]
-        if self.refining and not isinstance(moments, SketchedMoments):
+        """Add the rows (n, in) that the group of this layer received to its moments."""
+        if not len(rows):
             return
-        # Float32 from here on. Converted first: a difference of mixed types takes several times as long.
-        rows = rows - moments.shift if rows.dtype == torch.float32 else rows.float().sub_(moments.shift)
-        rows = moments.add(rows)
-        if self.check:
-            self.check.add(leader, rows)
+        if leader not in self.moments:
+            self._start_group(leader, rows)
+        moments = self.moments[leader]
+        if not self.refining:
+            self.variation[leader].add(moments.add(rows))
+        elif isinstance(moments, SketchedMoments):
+            moments.add(rows)
 
-    def _new_moments(self, leader: str, rows: Tensor) -> Moments:
+    def _start_group(self, leader: str, rows: Tensor) -> None:
         center, solver = self.config.center, self.config.solver
-        shift = rows.float().mean(0) if center and len(rows) else rows.new_zeros(rows.shape[1], dtype=torch.float32)
-        k = self.components(leader)
-        columns = self.config.columns or sketch_columns(k)
+        shift = rows.float().mean(0) if center else rows.new_zeros(rows.shape[1], dtype=torch.float32)
+        columns = min(self.config.columns or sketch_columns(self.components(leader)), len(shift))
         exact = solver == "exact" or (solver == "auto" and len(shift) <= EXACT_WIDTH)
-        if exact or columns >= len(shift):
-            return ExactMoments(shift, center)
-        return SketchedMoments(shift, columns, center, self.seed, low_precision=computes_in_bf16(shift.device))
+        if exact or columns == len(shift):
+            self.moments[leader] = ExactMoments(shift, center)
+        elif solver == "auto" and len(shift) <= HALVED_WIDTH and self.reader.bf16:
+            self.moments[leader] = HalvedMoments(shift, columns, center, self.seed)
+        else:
+            low = computes_in_bf16(shift.device)
+            self.moments[leader] = SketchedMoments(shift, columns, center, self.seed, low_precision=low)
+        self.variation[leader] = BatchVariation(columns, shift.device)
 
     def _collect(self) -> None:
         """Read batches; check the result now and then; stop when it has converged, at the end or at the cap."""
-        config = self.config
-        older: dict[str, LayerSubspace] | None = None
-        older_batches = 0
-        slopes = [math.inf]  # of the error as a function of 1 / batches, one per check
-        for point in check_points(config.max_batches):
-            more = self._read(math.ceil(point / collective.processes()) - self.reader.count)
-            if not more or point == config.max_batches:
-                self.stopped = "cap" if more else "data"
-                break
-            spectra = self._spectra()
-            newer, checked_at = self.subspaces(spectra), self.batches_seen
-            self._renew(spectra)
-            if older:
-                gain = self._compare(older, newer)
-                if gain is not None:
-                    slopes.append(abs(gain) / (1 / older_batches - 1 / checked_at))  # a loss is noise of that size
-            self._judge(slopes)
-            if self.converged and self.batches_seen >= config.min_batches:
+        limit = self.config.max_batches
+        point = FIRST_CHECKS[0]
+        while True:
+            more = self._read(math.ceil(min(point, limit) / self.processes.count) - self.reader.count)
+            self._check()
+            if self.converged and self.batches_seen >= self.config.min_batches:
                 self.stopped = "tolerance"
-                break
-            older, older_batches = newer, checked_at
-        self._judge(slopes)
+                return
+            if not more or self.batches_seen >= limit:
+                self.stopped = "cap" if more else "data"
+                return
+            self._renew()
+            point = self._next_check()
 
-    def _judge(self, slopes: list[float]) -> None:
-        """Estimate what is missing, from the worse of the last two checks: a single one may be lucky."""
-        gap = max(slopes[-2:]) / self.batches_seen
-        self.gap = gap if math.isfinite(gap) else None
-        self.converged = gap <= self.config.tolerance
+    def _check(self) -> None:
+        """Decompose what has been read, estimate what is missing, and say which layers may rest."""
+        for name in self._active():
+            self.spectra[name] = self.moments[name].spectrum()
+        if not self.spectra:
+            return
+        layers = self.subspaces(self.spectra)
+        ranks = self.used_ranks(layers)
+        self.gaps = {}
+        for leader, spectrum in self.spectra.items():
+            rank = max(ranks[name] for name, layer in layers.items() if layer.group == leader)
+            gap = self.variation[leader].gap(spectrum, rank, self.batches[leader])
+            if gap is not None:
+                self.gaps[leader] = gap
+            elif not self.skip_starved:
+                return
+        tolerance, layer_tolerance = self.config.tolerance, self.config.layer_tolerance
+        if not self.gaps:
+            return
+        captured = {name: layer.share(ranks[name]) for name, layer in layers.items() if layer.group in self.gaps}
+        missing = sum(share * self.gaps[layers[name].group] for name, share in captured.items())
+        self.gap = missing / max(sum(captured.values()), 1e-30)
+        self.converged = self.gap <= tolerance and max(self.gaps.values()) <= layer_tolerance
+        if self.batches_seen >= self.config.min_batches:
+            enough = layer_tolerance if self.gap <= tolerance else REST * tolerance
+            self.resting = {leader for leader, gap in self.gaps.items() if gap <= enough}
+            self.tap.listen(set(self._active()))
+        if tolerance > 0 and layer_tolerance > 0:
+            self.needed = self.batches_seen * max(self.gap / tolerance, max(self.gaps.values()) / layer_tolerance)
+
+    def _next_check(self) -> int:
+        """After how many batches to check again: where the estimate expects the end, at most after twice as many."""
+        seen = self.batches_seen
+        if seen < FIRST_CHECKS[-1]:
+            return next(point for point in FIRST_CHECKS if point > seen)
+        needed = max(math.ceil(self.needed), self.config.min_batches, seen + 1) if self.needed else 2 * seen
+        return min(needed, 2 * seen)
+
+    def _active(self) -> list[str]:
+        return [leader for leader in self.moments if leader not in self.resting]
+
+    def _renew(self) -> None:
+        for leader in self._active():
+            self.moments[leader].renew(self.spectra[leader])
+            self.variation[leader].renew(self.spectra[leader], self.moments[leader])
 
     def _read(self, count: int) -> bool:
         """Read up to `count` batches on each process and merge; whether any process found one at the end."""
@@ -103,42 +149,32 @@ class StreamingSolver(Solver):
     def _merge(self, more: bool) -> bool:
         """Add up what all processes have read since the last time."""
         flags = torch.tensor([self.reader.count, self.reader.count > 0, more], dtype=torch.float64, device=self.device)
-        collective.sum_over_processes([flags])
+        self.processes.sum([flags])
         batches, readers, alive = flags.tolist()
-        if readers < collective.processes():
+        if readers < self.processes.count:
             raise EvaError("the loader of batches is empty" + (" on some process" if readers else ""))
         self.check_targets()
+        active = self._active()
+        if self.processes.count > 1:
+            shifts = [self.moments[leader].shift.clone() for leader in active]
+            self.processes.share_from_first(shifts)
+            for leader, shift in zip(active, shifts, strict=True):
+                self.moments[leader].move(shift)
+            self.processes.sum([self.moments[leader].recent for leader in active])
+            self.processes.sum([self.variation[leader].recent for leader in active])
+        for leader in active:
+            self.batches[leader] = self.batches.get(leader, 0) + int(batches) - self.batches_seen
+            self.moments[leader].absorb()
+            if not torch.isfinite(self.moments[leader].sums).all():
+                raise EvaError(f"the inputs of layer '{leader}' contain NaN or infinite values")
         self.batches_seen = int(batches)
-        groups = list(self.moments.values())
-        if collective.processes() > 1:
-            shifts = [moments.shift.clone() for moments in groups]
-            collective.share_from_first(shifts)
-            for moments, shift in zip(groups, shifts, strict=True):
-                moments.move(shift)
-            collective.sum_over_processes([moments.recent for moments in groups])
-        for name, moments in self.moments.items():
-            moments.absorb()
-            if not torch.isfinite(moments.sums).all():
-                raise EvaError(f"the inputs of layer '{name}' contain NaN or infinite values")
         return alive > 0
-
-    def _spectra(self) -> dict[str, Spectrum]:
-        return {name: moments.spectrum() for name, moments in self.moments.items()}
-
-    def _renew(self, spectra: dict[str, Spectrum]) -> None:
-        for name, moments in self.moments.items():
-            moments.renew(spectra[name])
-
-    def _compare(self, older: dict[str, LayerSubspace], newer: dict[str, LayerSubspace]) -> float | None:
-        """Read some more batches and compare the two bases on them."""
-        self.check = ConvergenceCheck(older, newer, self.moments, self.used_ranks(newer))
-        self._read(math.ceil(self.batches_seen * CHECK_SHARE / collective.processes()))
-        gain, self.check = self.check.gain(), None
-        return gain
 
     def _refine(self) -> None:
         """Read the same batches again, now that the sketch's test matrix is nearly right."""
-        self._renew(self._spectra())
+        self.resting = set()
+        self.tap.listen(set(self.moments))
+        self._renew()
         for moments in self.moments.values():
             if isinstance(moments, SketchedMoments):
                 moments.sums.zero_()
@@ -148,3 +184,4 @@ class StreamingSolver(Solver):
         self._read(count)
         if self.reader.count < count:
             raise EvaError("the second pass found fewer batches than the first; give a list or a callable")
+        self.spectra = {leader: moments.spectrum() for leader, moments in self.moments.items()}

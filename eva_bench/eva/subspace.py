@@ -1,6 +1,6 @@
 """What the engine returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -26,7 +26,11 @@ class LayerSubspace:
     @property
     def explained_variance(self) -> float:
         """Share of the total variance within the components."""
-        return float(self.eigenvalues.sum()) / self.total_variance if self.total_variance > 0 else 0.0
+        return self.share(len(self.eigenvalues))
+
+    def share(self, rank: int) -> float:
+        """Share of the total variance within the first `rank` components."""
+        return float(self.eigenvalues[:rank].sum()) / self.total_variance if self.total_variance > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class EvaResult:
         explained_variance: per layer, the share captured by its k components.
         gap: estimated share of the explainable variance that more batches would add; None if it was never measured.
         stopped: why it ended: `tolerance`, `data` (the loader ended) or `cap` (max_batches).
+        skipped: layers that received fewer rows than they need components, with that number.
     """
 
     layers: dict[str, LayerSubspace]
@@ -55,3 +60,4 @@ class EvaResult:
     explained_variance: dict[str, float]
     gap: float | None
     stopped: str
+    skipped: dict[str, int] = field(default_factory=dict)

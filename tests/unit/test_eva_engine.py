@@ -161,7 +161,7 @@ def test_same_seed_same_bytes_and_global_randomness_untouched():
 def test_reading_stops_at_the_tolerance_or_the_cap():
     endless = lambda: iter(lambda: torch.randn(64, 3, 2, 6), None)  # noqa: E731
     torch.manual_seed(0)
-    converged = subspaces(Images(), ["patch"], endless, components=2, tolerance=0.05, max_batches=400)
+    converged = subspaces(Images(), ["patch"], endless, components=2, tolerance=0.05, layer_tolerance=0.05, min_batches=4)
     assert (
         converged.converged and converged.stopped == "tolerance" and converged.gap <= 0.05 and converged.batches < 400
     )
@@ -205,10 +205,21 @@ def bad_model():
     return Bad()
 
 
-def quantised():
-    model = bad_model()
-    model.used.weight = nn.Parameter(torch.zeros(6, 6, dtype=torch.uint8), requires_grad=False)
-    return model
+class Quantised(nn.Linear):
+    """Weight in bytes, as bitsandbytes stores it; its shape says nothing about the layer's."""
+
+    def __init__(self, width: int):
+        super().__init__(width, width)
+        self.weight = nn.Parameter(torch.zeros(width * width // 2, 1, dtype=torch.uint8), requires_grad=False)
+
+    def forward(self, x):
+        return x
+
+
+def test_quantised_layers_need_only_their_forward_pass():
+    result = subspaces(nn.Sequential(Quantised(6)), ["0"], GOOD, components=2, tolerance=0)
+    plain = subspaces(nn.Sequential(nn.Linear(6, 6)), ["0"], GOOD, components=2, tolerance=0)
+    assert torch.equal(result.layers["0"].components, plain.layers["0"].components)
 
 
 GOOD = [torch.randn(20, 6, generator=torch.Generator().manual_seed(i)) for i in range(4)]
@@ -223,7 +234,8 @@ GOOD = [torch.randn(20, 6, generator=torch.Generator().manual_seed(i)) for i in 
         (bad_model, ["used"], [torch.full((20, 6), torch.nan)], 2, "'used' contain NaN"),
         (bad_model, ["used"], [GOOD[0][:3]], 5, "'used'"),
         (bad_model, ["used"], GOOD, 7, "'used' has 6 inputs"),
-        (quantised, ["used"], GOOD, 2, "'used' has no floating-point weight"),
+        (lambda: nn.Sequential(nn.Embedding(6, 6)), ["0"], GOOD, 2, "'0' is a Embedding"),
+        (bad_model, ["wrong"], GOOD, 2, "no layer named 'wrong'"),
         (lambda: nn.Sequential(nn.Conv1d(6, 6, 1)), ["0"], GOOD, 2, "'0' is a Conv1d"),
     ],
 )
