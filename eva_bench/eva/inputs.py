@@ -92,7 +92,7 @@ class InputTap:
 
     def __enter__(self) -> "InputTap":
         self._training = [part for part in self.module.modules() if part.training]
-        self._config: Any = getattr(self.module, "config", None)
+        self._config: Any = getattr(self.module, "config", None)  # of transformers models
         self._use_cache = getattr(self._config, "use_cache", None)
         if self._use_cache:
             self._config.use_cache = False  # keys and values of generation would only cost memory
@@ -106,7 +106,7 @@ class InputTap:
             handle.remove()
         for part in self._training:
             part.training = True
-        if self._use_cache:
+        if self._config is not None and self._use_cache:
             self._config.use_cache = self._use_cache
 
     def missing(self) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from functools import partial
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import EvaConfig, LoraConfig
 from peft.tuners.lora.eva import (
     forward_fn_dict,
     prepare_layer_inputs_fn_language_modeling,
@@ -15,7 +15,7 @@ from peft.tuners.lora.eva import (
 )
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers.pytorch_utils import Conv1D
 
 from eva_bench.eva.config import SolverConfig
@@ -134,8 +134,8 @@ def get_eva_state_dict(
         raise EvaError("peft_config is required if model is not a PeftModel")
     else:
         lora, layers = peft_config, _target_layers(model, peft_config)
-    eva = lora.eva_config
-    if hasattr(dataloader, "__len__") and len(dataloader) == 0:
+    eva = lora.eva_config or EvaConfig()
+    if isinstance(dataloader, Sized) and len(dataloader) == 0:
         raise EvaError("dataloader is empty")
     default_rows = (
         prepare_model_inputs_fn is prepare_model_inputs_fn_language_modeling
@@ -146,7 +146,7 @@ def get_eva_state_dict(
         min(eva.rho, max(max(p.shape, default=1) for p in model.parameters()) // lora.r) if eva.rho > 1000 else eva.rho
     )
     share_out = partial(redistribute_ranks, rank=lora.r, rho=rho)
-    adapters_off = model.disable_adapter() if hasattr(model, "peft_config") else torch.no_grad()
+    adapters_off: Any = model.disable_adapter() if hasattr(model, "peft_config") else torch.no_grad()  # type: ignore[operator]
     with adapters_off, tqdm(disable=not show_progress_bar, leave=False, unit=" batches") as bar:
         result = compute_subspaces(
             model,
@@ -223,10 +223,12 @@ def initialize_lora_eva_weights(
             show_progress_bar=show_progress_bar,
             config=config,
         )
-    write_factors(model, eva_state_dict, adapter_name, adjust_scaling=lora.eva_config.adjust_scaling_factors)
+    write_factors(
+        model, eva_state_dict, adapter_name, adjust_scaling=(lora.eva_config or EvaConfig()).adjust_scaling_factors
+    )
 
 
-def config_for(eva: Any) -> SolverConfig:
+def config_for(eva: EvaConfig) -> SolverConfig:
     """Our options for PEFT's EvaConfig: a tau nearer to 1 makes the tolerances smaller in proportion."""
     default = SolverConfig()
     stricter = (1 - eva.tau) / (1 - PEFT_TAU)
@@ -260,7 +262,7 @@ def _components(layers: dict[str, nn.Module], most: int) -> dict[str, int]:
 
 def _target_layers(model: nn.Module, lora: LoraConfig) -> dict[str, nn.Module]:
     """The linear layers of a plain model that the configuration names."""
-    layers = {
+    layers: dict[str, nn.Module] = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, (nn.Linear, Conv1D))

@@ -113,7 +113,7 @@ def model_device(module: nn.Module) -> torch.device:
 def computes_in_bf16(device: torch.device) -> bool:
     """Whether products of bf16 matrices are faster than of float32 ones."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 

@@ -168,7 +168,7 @@ class StreamingSolver(Solver):
             if not torch.isfinite(self.moments[leader].sums).all():
                 raise EvaError(f"the inputs of layer '{leader}' contain NaN or infinite values")
         self.batches_seen = int(batches)
-        return alive > 0
+        return bool(alive)
 
     def _refine(self) -> None:
         """Read the same batches again, now that the sketch's test matrix is nearly right."""

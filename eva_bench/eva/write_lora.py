@@ -26,9 +26,10 @@ def lora_config(model: nn.Module, adapter_name: str) -> LoraConfig:
         raise EvaError("model must be a PeftModel: make one with get_peft_model")
     if adapter_name not in configs:
         raise EvaError(f"the model has no adapter '{adapter_name}'; it has {', '.join(configs)}")
-    if not isinstance(configs[adapter_name], LoraConfig):
-        raise EvaError(f"adapter '{adapter_name}' is a {type(configs[adapter_name]).__name__}; EVA initialises LoRA")
-    return configs[adapter_name]
+    config = configs[adapter_name]
+    if not isinstance(config, LoraConfig):
+        raise EvaError(f"adapter '{adapter_name}' is a {type(config).__name__}; EVA initialises LoRA")
+    return config
 
 
 def lora_layers(model: nn.Module, adapter_name: str) -> dict[str, nn.Module]:
