@@ -92,10 +92,10 @@ class InputTap:
 
     def __enter__(self) -> "InputTap":
         self._training = [part for part in self.module.modules() if part.training]
-        self._config: Any = getattr(self.module, "config", None)  # of transformers models
-        self._use_cache = getattr(self._config, "use_cache", None)
-        if self._use_cache:
-            self._config.use_cache = False  # keys and values of generation would only cost memory
+        config: Any = getattr(self.module, "config", None)
+        self._caching = config if getattr(config, "use_cache", False) else None
+        if self._caching is not None:
+            self._caching.use_cache = False  # keys and values of generation would only cost memory
         self.module.eval()
         for name in self.layers:
             self._register(name)
@@ -106,8 +106,8 @@ class InputTap:
             handle.remove()
         for part in self._training:
             part.training = True
-        if self._config is not None and self._use_cache:
-            self._config.use_cache = self._use_cache
+        if self._caching is not None:
+            self._caching.use_cache = True
 
     def missing(self) -> list[str]:
         """Targets that no forward pass has reached."""

@@ -15,7 +15,7 @@ from peft.tuners.lora.eva import (
 )
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from eva_bench.eva.config import SolverConfig
