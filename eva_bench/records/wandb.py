@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import netrc
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from eva_bench.records.record import Record
 from eva_bench.settings.schema import TrackingSettings
 from eva_bench.settings.spec import Origins, RunSpec
 from eva_bench.system.progress import warn
+from eva_bench.system.signals import Interrupted
+
+FINISH_S = 30.0  # how long a finished run waits for W&B
 
 
 class Tracker:
@@ -51,7 +57,10 @@ class Tracker:
             resume="allow" if mode == "online" and not self.fresh else None,
             reinit="finish_previous",
             settings=wandb.Settings(
-                init_timeout=20, silent=True, console="off", x_disable_stats=True,
+                init_timeout=20,
+                silent=True,
+                console="off",
+                x_disable_stats=True,
                 x_save_requirements=False,  # the record has the versions; listing them again takes 0.2 s
             ),
         )
@@ -62,9 +71,27 @@ class Tracker:
             self._guard(lambda: self.run.log(values))
 
     def finish(self, record: Record) -> None:
-        """Write the record's summary and close the W&B run."""
+        """Write the record's summary and close the W&B run, within a time limit: the record is what counts."""
         if self.run is not None:
-            self._guard(self._finish, record)
+            self._guard(self._finish_in_time, record)
+
+    def _finish_in_time(self, record: Record) -> None:
+        failures: list[BaseException] = []
+
+        def finish() -> None:
+            try:
+                self._finish(record)
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=finish, daemon=True)
+        thread.start()
+        thread.join(FINISH_S)
+        if thread.is_alive():
+            _end_service()
+            raise TimeoutError(f"W&B did not finish within {FINISH_S:g} s")
+        if failures:
+            raise failures[0]
 
     def _finish(self, record: Record) -> None:
         import wandb
@@ -82,11 +109,20 @@ class Tracker:
             return
         try:
             action(*arguments)
-        except Exception as error:  # a mirror must never stop a run, whatever it raises
+        except (KeyboardInterrupt, Interrupted):  # of the person at the keyboard
+            raise
+        except BaseException as error:  # a mirror must never stop a run, whatever it raises: SystemExit too
             self.broken = True
             self.where = "failed, see the warning"
             reason = str(error).partition("\n")[0]
             warn(f"tracking is switched off for this run: {type(error).__name__}: {reason}")
+
+
+def _end_service() -> None:
+    """End W&B's own process, for which Python would otherwise wait when it ends; what it kept on disk stays."""
+    for child in psutil.Process().children(recursive=True):
+        if child.name().startswith("wandb"):
+            child.kill()
 
 
 def group_and_tags(spec: RunSpec, origins: Origins) -> tuple[str, list[str]]:

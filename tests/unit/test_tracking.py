@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 import wandb
 
+from eva_bench.records import wandb as tracking
 from eva_bench.records.wandb import Tracker, logged_in
 from eva_bench.settings.schema import TrackingSettings
+from eva_bench.system.signals import Interrupted
 from tests.records import record
 
 RECORD = record(
@@ -23,13 +28,13 @@ class FakeRun:
 
     url = "https://wandb.example/run"
 
-    def __init__(self, failing: str | None = None):
-        self.failing, self.logged, self.finished = failing, [], None
+    def __init__(self, failing: str | None = None, error: type[BaseException] = OSError):
+        self.failing, self.logged, self.finished, self.error = failing, [], None, error
         self.summary = self
 
     def _maybe_fail(self, name):
         if name == self.failing:
-            raise OSError(f"{name} is broken\nwith a second line")
+            raise self.error(f"{name} is broken\nwith a second line")
 
     def update(self, values):
         self._maybe_fail("summary")
@@ -59,12 +64,38 @@ def whole_run(monkeypatch, tmp_path, run, mode="offline") -> Tracker:
     return tracker
 
 
+@pytest.mark.parametrize("error", [OSError, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("failing", ["init", "log", "summary", "finish"])
-def test_an_error_at_any_call_is_one_warning(failing, monkeypatch, tmp_path, capsys):
-    whole_run(monkeypatch, tmp_path, FakeRun(failing))
+def test_an_error_at_any_call_is_one_warning(failing, error, monkeypatch, tmp_path, capsys):
+    whole_run(monkeypatch, tmp_path, FakeRun(failing, error))
     warning = capsys.readouterr().err
-    assert warning.count("warning: tracking is switched off for this run: OSError") == 1
+    assert warning.count(f"warning: tracking is switched off for this run: {error.__name__}") == 1
     assert f"{failing} is broken" in warning and "second line" not in warning and warning.count("\n") == 1
+
+
+def test_an_import_that_leaves_the_program_is_a_warning_too(monkeypatch, tmp_path, capsys):
+    (tmp_path / "wandb.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb")
+    tracker = Tracker(TrackingSettings(mode="offline"), tmp_path)
+    tracker.start("r", {}, "group")
+    assert tracker.broken and "switched off for this run: SystemExit" in capsys.readouterr().err
+
+
+def test_a_finish_that_hangs_ends_in_a_warning(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tracking, "FINISH_S", 0.2)
+    run, released = FakeRun(), threading.Event()
+    run.finish = lambda exit_code: released.wait(60)
+    tracker = whole_run(monkeypatch, tmp_path, run)
+    assert not released.is_set() and tracker.broken  # nobody waited for it
+    released.set()
+    assert "did not finish within 0.2 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [KeyboardInterrupt, Interrupted])
+def test_a_wish_to_stop_is_no_error_of_the_mirror(asked, monkeypatch, tmp_path):
+    with pytest.raises(asked):
+        whole_run(monkeypatch, tmp_path, FakeRun("log", asked))
 
 
 def test_everything_that_matters_reaches_the_mirror(monkeypatch, tmp_path, capsys):
