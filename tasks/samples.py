@@ -1,13 +1,12 @@
-"""Samples of an evaluation: a JSON line per row, written in whole chunks, continued where it stopped. No torch here."""
+"""Answering the rows of an evaluation chunk by chunk, continued after an interruption. No torch here."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_bench.system.files import write_atomically
+from eva_bench.records.samples import Samples
 
 
 def answer_rows(
@@ -20,44 +19,18 @@ def answer_rows(
     """Answer every row, `chunk` rows at a time.
 
     Args:
-        rows: what is asked.
         samples_file: JSON lines; rows that it holds already are not answered again.
-        chunk: rows answered and written at once.
         answer: called with (rows of a chunk, index of the first); returns one sample per row, in order.
-        progress: called with (done, total) after each chunk.
+        progress: called with (done, total) before the first chunk and after each.
 
     Returns:
         One sample per row, in order.
     """
-    samples = complete_lines(samples_file, len(rows), chunk)
-    while len(samples) < len(rows):
-        first = len(samples)
-        new = answer(rows[first : first + chunk], first)
-        with samples_file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in new)
-        samples += new
-        progress(len(samples), len(rows))
-    return samples
-
-
-def complete_lines(samples_file: Path, n_rows: int, chunk: int) -> list[dict]:
-    """Samples of an interrupted evaluation, in whole chunks, so that the rest falls into the same batches as ever.
-
-    What stands in the file behind them is cut off.
-    """
-    if not samples_file.exists():
-        return []
-    content = samples_file.read_bytes()
-    samples = []
-    for line in content.split(b"\n")[:-1]:  # bytes: a file may end within a character
-        try:
-            samples.append(json.loads(line))
-        except ValueError:
-            break
-    samples = samples[:n_rows]
-    if len(samples) < n_rows:
-        samples = samples[: len(samples) // chunk * chunk]
-    kept = b"".join(line + b"\n" for line in content.split(b"\n")[: len(samples)])
-    if kept != content:
-        write_atomically(samples_file, kept)
-    return samples
+    samples = Samples(samples_file, len(rows), chunk)
+    if len(samples.rows) < len(rows):
+        progress(len(samples.rows), len(rows))  # the first chunk may take minutes
+    while len(samples.rows) < len(rows):
+        first = len(samples.rows)
+        samples.append(answer(rows[first : first + chunk], first))
+        progress(len(samples.rows), len(rows))
+    return samples.rows

@@ -14,23 +14,23 @@ from pydantic import ConfigDict
 from eva_bench.assets.catalogue import entry, hub_revision, local_file
 from eva_bench.system import paths
 from eva_bench.system.errors import UserError
-from eva_bench.system.files import sha256_of, write_atomically
+from eva_bench.system.files import read_sealed, sha256_of, write_sealed
 from eva_bench.system.frozen import Frozen
 
 
 def cached_sha256(path: Path, runs_dir: str) -> str:
-    """SHA-256 of a large file, remembered by path, size and modification time."""
+    """SHA-256 of a large file, remembered by path, size, inode and both times: tools that copy files can set the first."""
     cache_file = Path(runs_dir) / "cache" / "digests.json"
     stat = path.stat()
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    key = f"{path.resolve()}|{stat.st_size}|{stat.st_ino}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
     try:
-        known = json.loads(cache_file.read_text())
-    except (OSError, ValueError):
+        known = dict(read_sealed(cache_file))
+    except (OSError, ValueError, TypeError):
         known = {}  # absent or damaged: computed again
     if key not in known:
         known[key] = sha256_of(path)
         with contextlib.suppress(OSError):  # only a cache: a read-only folder costs time, not the run
-            write_atomically(cache_file, json.dumps(known))
+            write_sealed(cache_file, known)
     return known[key]
 
 

@@ -2,7 +2,8 @@
 
 A claim is a file created exclusively, which is atomic on local and on network file systems. Its owner touches
 it every few seconds. Clocks of two machines are never trusted against each other: a claim that looks old is
-watched first, and only one that nobody touches while we watch is taken over.
+watched first, and only one that nobody touches while we watch is taken over. Its owner may be alive all the same (a
+suspended process, a laptop that slept): it finds another token in the file, or none, and must not write.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from eva_bench.system.errors import UserError
+
 HEARTBEAT_S = 5.0
 STALE_S = 60.0  # a heartbeat this old needs a closer look
 POLL_S = 0.2
@@ -28,17 +31,69 @@ class Busy(Exception):
     """Another live process holds the claim."""
 
 
+class ClaimLost(Exception):
+    """Another process took the claim over while this one stood still: the work is no longer ours to write."""
+
+
+class Claim:
+    """A claim that this process made."""
+
+    def __init__(self, path: Path, owner: str):
+        self.path, self.owner = path, owner
+        self._seen = time.monotonic()
+
+    def check(self, now: bool = True) -> None:
+        """Make sure that the claim is still ours.
+
+        Args:
+            now: look at the file; otherwise only where the last look is longer ago than a heartbeat.
+
+        Raises:
+            ClaimLost: it is gone, or another's.
+        """
+        if not now and time.monotonic() - self._seen < HEARTBEAT_S:
+            return
+        try:
+            ours = self.path.read_text() == self.owner
+        except FileNotFoundError:
+            ours = False
+        except OSError:
+            return  # a network file system's bad moment
+        if not ours:
+            raise ClaimLost(self.path.stem)
+        self._seen = time.monotonic()
+
+    def beat(self) -> bool:
+        """Touch the claim, never one of somebody else; whether it is still ours."""
+        try:
+            with self.path.open() as file:  # the very file that is touched: a successor's is another
+                if file.read() == self.owner:
+                    os.utime(file.fileno())
+                    return True
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return True  # a network file system's bad moment
+        return False
+
+    def release(self) -> None:
+        """Remove the claim, if it is still ours."""
+        with contextlib.suppress(OSError):
+            if self.path.read_text() == self.owner:
+                self.path.unlink()
+
+
 @contextmanager
-def claim(path: Path, wait: bool, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+def claim(path: Path, wait: bool, on_wait: Callable[[], None] = lambda: None) -> Iterator[Claim]:
     """Hold the claim on `path`; a claim whose owner died is taken over.
 
     Raises:
         Busy: somebody else holds it and `wait` is false.
+        UserError: the claim cannot be written; nothing is left of it.
     """
     owner = json.dumps({"host": _host(), "pid": os.getpid(), "token": uuid.uuid4().hex})
-    path.parent.mkdir(parents=True, exist_ok=True)
     told = False
-    while not _create(path, owner):
+    while not _created(path, owner):
         if _is_dead(path):
             _bury(path)
             continue
@@ -48,17 +103,15 @@ def claim(path: Path, wait: bool, on_wait: Callable[[], None] = lambda: None) ->
             on_wait()
             told = True
         time.sleep(POLL_S)
-    done = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, done), daemon=True)
+    held, done = Claim(path, owner), threading.Event()
+    heart = threading.Thread(target=_beat, args=(held, done), daemon=True)
     heart.start()
     try:
-        yield
+        yield held
     finally:
         done.set()
         heart.join()
-        with contextlib.suppress(OSError):  # gone, or another's by now
-            if path.read_text() == owner:
-                path.unlink()
+        held.release()
 
 
 def is_running(path: Path) -> bool:
@@ -67,13 +120,26 @@ def is_running(path: Path) -> bool:
     return owner is not None and not _owner_is_gone(owner) and abs(age) <= STALE_S
 
 
-def _create(path: Path, owner: str) -> bool:
+def _created(path: Path, owner: str) -> bool:
     try:
-        with path.open("x") as file:
-            file.write(owner)
-        return True
+        return _create(path, owner)
+    except OSError as error:
+        raise UserError(f"The results folder '{path.parent.parent}' cannot be written: {error.strerror}.") from error
+
+
+def _create(path: Path, owner: str) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("x")
     except FileExistsError:
         return False
+    try:
+        with file:
+            file.write(owner)
+    except OSError:  # a full disk
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, float]:
@@ -155,11 +221,6 @@ def _bury(path: Path) -> None:
         lock.unlink(missing_ok=True)
 
 
-def _beat(path: Path, done: threading.Event) -> None:
-    while not done.wait(HEARTBEAT_S):
-        try:
-            os.utime(path)
-        except FileNotFoundError:
-            return  # taken over
-        except OSError:
-            continue  # a network file system's bad moment
+def _beat(held: Claim, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT_S) and held.beat():
+        pass

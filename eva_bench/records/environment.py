@@ -38,19 +38,16 @@ def code_version() -> dict[str, Any]:
 
 
 # Whole folders: an edit anywhere in what initialises, trains or evaluates must never be answered from an old cache.
-CODE = (
-    "baselines",
-    "tasks",
-    "eva_bench/task.py",
-    *(f"eva_bench/{room}" for room in ("run", "eva", "methods", "models", "settings")),
-)
+ROOMS = ("run", "eva", "methods", "models", "settings", "assets")
+CODE = ("baselines", "tasks", "eva_bench/task.py", *(f"eva_bench/{room}" for room in ROOMS))
 
 
 @cache
 def code_checksum() -> str:
     """Checksum of the code behind initial factors, trained weights and scores."""
     roots = [ROOT / name for name in CODE]
-    files = sorted(file for root in roots for file in ([root] if root.is_file() else root.rglob("*.py")))
+    found = (file for root in roots for file in ([root] if root.is_file() else root.rglob("*")))
+    files = sorted(file for file in found if file.suffix in (".py", ".yaml"))  # manifests say which split is trained on
     listing = {file.relative_to(ROOT).as_posix(): sha256_of(file) for file in files}
     return sha256_of(json.dumps(listing))
 

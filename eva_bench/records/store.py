@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 
-from eva_bench.records.claim import Busy, claim, is_running
+from eva_bench.records.claim import Busy, Claim, ClaimLost, claim, is_running
 from eva_bench.records.record import Record, load_record
 from eva_bench.settings.spec import RunSpec
-from eva_bench.system.errors import UserError
-from eva_bench.system.files import write_atomically
+from eva_bench.system.files import check_writable, write_atomically
 from eva_bench.system.progress import warn
 
-__all__ = ["Busy", "Store", "read_record"]
+__all__ = ["Busy", "ClaimLost", "Store", "read_record"]
 
 
 class Store:
@@ -25,17 +23,13 @@ class Store:
         self.records = Path(results) / "records"
         self.superseded = Path(results) / "superseded"
         self.claims = Path(results) / "claims"
+        self._held: list[Claim] = []
 
     def check_writable(self) -> None:
         """Refuse early what could not be recorded. Raises UserError if the results folder cannot be written."""
-        probe = self.records / f".probe-{os.getpid()}"
-        try:
-            self.claims.mkdir(parents=True, exist_ok=True)
-            write_atomically(probe, "")
-            probe.unlink()
-        except OSError as error:
-            folder = self.records.parent
-            raise UserError(f"The results folder '{folder}' cannot be written: {error.strerror}.") from error
+        for folder in (self.records.parent, self.records):
+            check_writable(folder, "results")
+        self.claims.mkdir(exist_ok=True)
 
     def folder(self, spec: RunSpec) -> Path:
         """Where records of this scale, task and method are."""
@@ -63,7 +57,9 @@ class Store:
 
         Raises:
             OSError: the record cannot be written; whatever was there before is still there.
+            ClaimLost: another process took over what this one holds a claim on.
         """
+        self.check_claims()
         path = self.folder(record.spec) / f"{record.run_id}.json"
         if path.exists():
             old = read_record(path)
@@ -75,9 +71,27 @@ class Store:
         write_atomically(path, record.to_json())
         return path
 
-    def claim(self, key: str, wait: bool, on_wait: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+    @contextmanager
+    def claim(self, key: str, wait: bool, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the claim on a key; see eva_bench.records.claim."""
-        return claim(self._claim_path(key), wait, on_wait)
+        with claim(self._claim_path(key), wait, on_wait) as held:
+            self._held.append(held)
+            try:
+                yield
+            finally:
+                self._held.remove(held)
+
+    def check_claims(self, now: bool = True) -> None:
+        """Before anything is written: whether this process still holds what it claimed.
+
+        Args:
+            now: look at the files; otherwise, for checks in a loop, no more often than the claims are touched.
+
+        Raises:
+            ClaimLost: another process took over a claim.
+        """
+        for held in self._held:
+            held.check(now)
 
     def is_running(self, run_id: str) -> bool:
         """Whether a live process holds the claim on a run."""
@@ -90,8 +104,10 @@ class Store:
 def read_record(path: Path) -> Record | None:
     """The record in a file, or None; what cannot be read is reported."""
     try:
+        if not path.is_file():  # a named pipe would be waited for
+            raise OSError("not a file" if path.exists() else "no such file")
         return load_record(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         warn(f"{path.name} is not a readable record and is skipped ({reason})")
         return None

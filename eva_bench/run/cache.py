@@ -14,14 +14,15 @@ from torch import Tensor
 
 from eva_bench.methods.base import Initialisation
 from eva_bench.methods.layer import Factors
-from eva_bench.system.files import sha256_of, write_atomically
+from eva_bench.system.files import read_sealed, write_atomically, write_sealed
 from eva_bench.system.progress import warn
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write tensors and JSON facts with a checksum, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"facts": json.dumps(facts), "sha256": _digest(tensors)}
+    text = json.dumps(facts)
+    metadata = {"facts": text, "sha256": checksum(tensors, text)}
     write_atomically(path, lambda file: save_file(tensors, file, metadata))
 
 
@@ -33,7 +34,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if _digest(tensors) != metadata["sha256"]:
+        if checksum(tensors, metadata["facts"]) != metadata["sha256"]:
             raise ValueError("checksum differs")
         return tensors, json.loads(metadata["facts"])
     except Exception as error:
@@ -41,11 +42,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return None
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def checksum(tensors: dict[str, Tensor], text: str = "") -> str:
+    """SHA-256 over a text and tensors: their names, shapes, types and bytes."""
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name}{tuple(tensors[name].shape)}{tensors[name].dtype}".encode())
-        digest.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -70,19 +72,15 @@ def load_initialisation(path: Path) -> Initialisation | None:
 
 def save_metrics(path: Path, metrics: dict[str, float]) -> None:
     """Write metrics with a checksum, atomically."""
-    text = json.dumps(metrics)
-    write_atomically(path, json.dumps({"metrics": metrics, "sha256": sha256_of(text)}))
+    write_sealed(path, metrics)
 
 
 def load_metrics(path: Path) -> dict[str, float] | None:
     """Metrics, or None if the file is absent or damaged (a warning says so)."""
-    if not path.exists():
-        return None
     try:
-        stored = json.loads(path.read_text())
-        if sha256_of(json.dumps(stored["metrics"])) != stored["sha256"]:
-            raise ValueError("checksum differs")
-        return dict(stored["metrics"])
-    except Exception as error:
+        return dict(read_sealed(path))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
         warn(f"the cache file {path.parent.name}/{path.name} is damaged and is made again ({error})")
         return None

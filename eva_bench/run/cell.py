@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from eva_bench.records.environment import code_version, hardware, package_versions
 from eva_bench.records.record import Outcome, Record, Status
-from eva_bench.records.store import Busy, Store
-from eva_bench.run.console import comparison, introduction, summary
+from eva_bench.records.store import Busy, ClaimLost, Store
+from eva_bench.run import ranks
+from eva_bench.run.console import comparison, inputs, introduction, summary
 from eva_bench.run.session import Session
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import NonFiniteLoss, UserError
 from eva_bench.system.meter import Cost
-from eva_bench.system.processes import is_main_process
+from eva_bench.system.processes import distributed, is_main_process
 from eva_bench.system.progress import say, warn
 from eva_bench.system.signals import Interrupted, StopSignal
 
@@ -39,21 +40,32 @@ def run_cell(spec: RunSpec, session: Session | None = None) -> int:
     Raises:
         UserError: the specification cannot work; nothing was recorded.
     """
-    say(introduction(spec))
     store = Store(spec.where.results_dir)
-    store.check_writable()
-    if _is_done(store, spec, session is None):
-        return 0
     if not is_main_process():
-        return _run_claimed(spec, store, session)  # the main process holds the claim for all
-    try:
-        with store.claim(spec.run_id, spec.where.wait, lambda: say("waiting: another process runs this cell")):
-            if _is_done(store, spec, session is None):  # finished by the process we waited for
+        return _run_claimed(spec, store, session) if ranks.told_to_run(spec.run_id) else 0
+    say(introduction(spec) if session is None else f"\n{spec.run_id}: {inputs(spec)}")
+    with ranks.deciding(spec.run_id) as decision:
+        try:
+            store.check_writable()
+            if _is_done(store, spec, session is None):
                 return 0
-            return _run_claimed(spec, store, session)
-    except Busy:
-        say("another process runs this cell; left to it (wait=false)")
-        return 0
+            with store.claim(spec.run_id, spec.where.wait, lambda: say("waiting: another process runs this cell")):
+                if _is_done(store, spec, session is None):  # finished by the process we waited for
+                    return 0
+                if store.read(spec) and session is None and not spec.where.force:
+                    say("recorded before, but the adapter is not here: the run is made again and compared with its record")
+                decision.run()
+                return _run_claimed(spec, store, session)
+        except Busy:
+            say("another process runs this cell; left to it (wait=false)")
+            return 0
+        except ClaimLost:
+            warn(
+                f"{spec.run_id} stood still for so long that another process took it over: nothing more is written here"
+            )
+            if distributed():
+                return EXIT_CODES["failed"]  # the others are in the middle of it: the launcher ends them
+    return run_cell(spec, session)
 
 
 def _is_done(store: Store, spec: RunSpec, need_adapter: bool) -> bool:
@@ -62,7 +74,6 @@ def _is_done(store: Store, spec: RunSpec, need_adapter: bool) -> bool:
         return False
     folder = Path(spec.where.runs_dir) / spec.run_id
     if need_adapter and not any((folder / name).is_dir() for name in ("adapter", "model")):
-        say("recorded before, but the adapter is not here: the run is made again and compared with its record")
         return False
     say("already done: nothing is computed again (force=true runs it anew)")
     say(summary(record, spec, store.path(spec)))
@@ -88,7 +99,7 @@ def _run(spec: RunSpec, store: Store, session: Session) -> int:
         run = prepare(spec, session, store)
         pipeline.execute(run)
         make_record(spec, status, None, run.outcome, run.meter.phases)  # a fact that fits no record fails here
-    except UserError:
+    except (UserError, ClaimLost):
         raise
     except Interrupted as reason:
         status, error = "interrupted", f"interrupted {reason}"
@@ -100,9 +111,10 @@ def _run(spec: RunSpec, store: Store, session: Session) -> int:
     if not is_main_process():
         return EXIT_CODES[status]
     session.stop.deferred = True  # from here on it takes a moment only
-    code = _keep(spec, store, run, status, error)
-    session.stop.deferred = False
-    return code
+    try:
+        return _keep(spec, store, run, status, error)
+    finally:
+        session.stop.deferred = False
 
 
 def _keep(spec: RunSpec, store: Store, run: Run | None, status: Status, error: str | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,13 @@ def load(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:  # torch.save writes checksums, torch.load does not look at them
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {damaged} differs")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("its content is of another kind")
+        return state
     except Exception as error:
-        warn(f"the checkpoint {path.name} cannot be read and is ignored ({type(error).__name__})")
+        warn(f"the checkpoint {path.name} cannot be read and is ignored ({type(error).__name__}: {error})")
         return None

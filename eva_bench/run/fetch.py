@@ -113,7 +113,9 @@ def _model(name: str) -> ModelSettings:
 
 def _known(group: str, name: str) -> None:
     if name not in choices(group):
-        raise UserError(f"Unknown {group} '{name}'.{did_you_mean(name, choices(group))} Known: {', '.join(choices(group))}.")
+        raise UserError(
+            f"Unknown {group} '{name}'.{did_you_mean(name, choices(group))} Known: {', '.join(choices(group))}."
+        )
 
 
 if __name__ == "__main__":

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from eva_bench import models
 from eva_bench.assets.catalogue import entry, load_rows
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.records.environment import cached_name
+from eva_bench.records import samples
+from eva_bench.records.environment import cached_name, code_checksum
 from eva_bench.records.record import thin
 from eva_bench.records.wandb import group_and_tags
 from eva_bench.run import cache, train
@@ -24,7 +27,7 @@ from eva_bench.run.prepare import Run
 from eva_bench.settings.spec import RunSpec, fingerprint, stream_seed, what
 from eva_bench.system.errors import UserError
 from eva_bench.system.processes import cpu_threads, distributed, is_main_process, keep_freed_memory
-from eva_bench.system.progress import Bar, say
+from eva_bench.system.progress import Bar, say, warn
 from eva_bench.task import Calibration, TrainData, mean_loss
 
 
@@ -41,8 +44,6 @@ def execute(run: Run) -> None:
     spec, meter, outcome = run.spec, run.meter, run.outcome
     seed_everything(spec)
     run.folder.mkdir(parents=True, exist_ok=True)
-    if spec.where.force:
-        (run.folder / "samples.jsonl").unlink(missing_ok=True)
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
     with meter.phase("load"):
@@ -55,6 +56,9 @@ def execute(run: Run) -> None:
 
     with meter.phase("eval_before"):
         outcome.metrics_before = _score_before(run, bundle, eval_rows)
+    if run.task.primary not in outcome.metrics_before:
+        known = ", ".join(sorted(outcome.metrics_before))
+        raise UserError(f"task.primary={run.task.primary} is no metric of {spec.task.name}. Known: {known}.")
     say(f"before training: {_show(run, outcome.metrics_before)}")
 
     with meter.phase("init"):
@@ -69,11 +73,13 @@ def execute(run: Run) -> None:
         _train(run, bundle, adapter, data, eval_rows)
 
     with meter.phase("eval"), adapter.merged():
+        samples.begin(run.folder / "samples.jsonl", _answerer(spec, adapter), fresh=spec.where.force)
         metrics = _evaluate(run, bundle, eval_rows, run.folder / "samples.jsonl", "after training")
     if spec.eval.every_epoch:
         outcome.epochs = [*outcome.epochs, {"step": outcome.steps} | metrics]
         metrics |= _best_epoch(outcome.epochs, run.task.primary)
     outcome.metrics = metrics
+    run.store.check_claims()
     _export(run, bundle, adapter)
 
 
@@ -113,15 +119,15 @@ def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]
     parts = [what(part) for part in (spec.task, spec.eval, spec.model, spec.identity.eval_data, spec.data)]
     seed = spec.seed if bundle.head else None  # a head is re-initialised for every seed
     key = fingerprint([*parts, spec.identity.model.sha256, spec.stage, spec.protocol, seed])[:16]
-    folder = run.caches / "before" / cached_name(f"{spec.task.name.replace('/', '_')}-{key}").removesuffix(".safetensors")
+    folder = (
+        run.caches / "before" / cached_name(f"{spec.task.name.replace('/', '_')}-{key}").removesuffix(".safetensors")
+    )
     with nullcontext() if distributed() else run.store.claim(f"before-{key}", wait=True):
         known = None if force else cache.load_metrics(folder / "metrics.json")
         run.outcome.reused["eval_before"] = known is not None
         if known is not None:
             return known
-        folder.mkdir(parents=True, exist_ok=True)
-        if force:
-            (folder / "samples.jsonl").unlink(missing_ok=True)
+        samples.begin(folder / "samples.jsonl", _answerer(spec), fresh=force)
         metrics = _evaluate(run, bundle, rows, folder / "samples.jsonl", "before training")
         cache.save_metrics(folder / "metrics.json", metrics)
     return metrics
@@ -131,15 +137,33 @@ def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, tit
     """Answers scored, and the loss on the reference answers where the task has them."""
     spec = run.spec
     with Bar(f"answers {title}") as bar:
-        samples = run.task.evaluate(bundle, rows.rows, rows.dataset, spec.eval, spec.data, samples_file, bar)
+        show = _while_ours(run, bar)
+        answers = run.task.evaluate(bundle, rows.rows, rows.dataset, spec.eval, spec.data, samples_file, show)
     references = run.task.reference_examples(rows.rows, rows.dataset, bundle, spec.data)
-    metrics = run.task.score(samples) | {"samples": len(samples)}
+    metrics = run.task.score(answers) | {"samples": len(answers)}
     if not references:
         return metrics
     loss = mean_loss(run.task, bundle, references, spec.eval.batch_size)
     if not math.isfinite(loss):
         raise FloatingPointError(f"the loss on the reference answers is {loss} {title} ({run.outcome.steps} steps)")
     return metrics | {"reference_loss": loss}
+
+
+def _answerer(spec: RunSpec, adapter: Adapter | None = None) -> str:
+    """Checksum of what answers: the code, the initialisation, and the weights as they are now."""
+    if adapter is None:
+        return fingerprint([code_checksum(), spec.identity.model.sha256])
+    return fingerprint([code_checksum(), spec.init_id, cache.checksum(adapter.state_dict())])
+
+
+def _while_ours(run: Run, bar: Bar) -> Callable[..., None]:
+    """The progress of work that ends where another process took it over."""
+
+    def show(done: int, total: int, note: str = "") -> None:
+        run.store.check_claims(now=False)
+        bar(done, total, note)
+
+    return show
 
 
 def _best_epoch(epochs: list[dict[str, float]], primary: str) -> dict[str, float]:
@@ -159,7 +183,8 @@ def _initialise(run: Run, bundle: ModelBundle, data: TrainData) -> Adapter:
         calibration = Calibration(run.task, bundle, data.examples, spec.calibration.batch_size, seed)
         initial = run.method.initialise(bundle, calibration, stream_seed(spec.seed, "initialisation"))
         if initial.factors:
-            cache.save_initialisation(file, initial)
+            with suppress(OSError, SafetensorError):  # a full disk: a later run computes it again
+                cache.save_initialisation(file, initial)
     adapter = run.method.install(bundle, initial)
     outcome.initialisation = initial.facts
     outcome.ranks = adapter.ranks()
@@ -188,14 +213,16 @@ def _train(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData, eva
             _keep_facts(run, train.TrainResult(**facts))
 
 
-def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData, eval_rows: Rows, finished: Path) -> None:
+def _train_now(
+    run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData, eval_rows: Rows, finished: Path
+) -> None:
     """The training loop, its checkpoint, and what it leaves for later runs. Facts are kept even if it fails."""
     spec, result = run.spec, train.TrainResult()
     checkpoint_file = finished.with_suffix(".checkpoint")
 
     def after_epoch(step: int) -> dict[str, float]:
         samples_file = run.folder / f"samples-step{step}.jsonl"
-        samples_file.unlink(missing_ok=True)
+        samples.begin(samples_file, _answerer(spec, adapter), fresh=True)
         with adapter.merged():
             return _evaluate(run, bundle, eval_rows, samples_file, f"after step {step}")
 
@@ -212,7 +239,7 @@ def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData,
                 spec.seed,
                 checkpoint_file=checkpoint_file,
                 stop=run.session.stop,
-                progress=bar,
+                progress=_while_ours(run, bar),
                 log=run.tracker.log,
                 result=result,
                 after_epoch=after_epoch if spec.eval.every_epoch else None,
@@ -221,8 +248,12 @@ def _train_now(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData,
         run.session.stop.deferred = False
         _keep_facts(run, result)
     if is_main_process():
-        cache.save_tensors(finished, adapter.state_dict(), asdict(result) | {"curve": thin(result.curve)})
-        checkpoint_file.unlink(missing_ok=True)
+        run.store.check_claims()
+        try:
+            cache.save_tensors(finished, adapter.state_dict(), asdict(result) | {"curve": thin(result.curve)})
+            checkpoint_file.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:  # the checkpoint stays
+            warn(f"the trained weights cannot be kept for later runs ({error}); this run goes on")
 
 
 def _keep_facts(run: Run, result: train.TrainResult) -> None:
@@ -238,7 +269,9 @@ def _export(run: Run, bundle: ModelBundle, adapter: Adapter) -> None:
     base = run.spec.identity.model.checkpoint
     if adapter.layers:
         factors = run.method.export(adapter)
-        size = export_adapter(run.folder / "adapter", factors, bundle.module, bundle.kind, bundle.head, base, adapter.biases)
+        size = export_adapter(
+            run.folder / "adapter", factors, bundle.module, bundle.kind, bundle.head, base, adapter.biases
+        )
     else:
         models.save(bundle, run.folder / "model")
         size = sum(file.stat().st_size for file in (run.folder / "model").glob("*.safetensors"))
@@ -249,7 +282,9 @@ def _show(run: Run, metrics: dict[str, float]) -> str:
     """The primary metric and the loss, for the terminal."""
     value = metrics[run.task.primary]
     loss = metrics.get("reference_loss")
-    return f"{run.task.primary} {100 * value:.1f} %" + ("" if loss is None else f", loss on the reference answers {loss:.3f}")
+    return f"{run.task.primary} {100 * value:.1f} %" + (
+        "" if loss is None else f", loss on the reference answers {loss:.3f}"
+    )
 
 
 def seed_everything(spec: RunSpec) -> None:

@@ -37,7 +37,9 @@ class TrainResult:
     tokens: int = 0  # predicted tokens that entered the loss
     resumed: int = 0
     micro_batch_size: int = 0  # of the forward passes: smaller than asked for if memory ran out
-    curve: list[tuple[int, float, float, float]] = field(default_factory=list)  # [step, loss, gradient norm, learning rate]
+    curve: list[tuple[int, float, float, float]] = field(
+        default_factory=list
+    )  # [step, loss, gradient norm, learning rate]
     epochs: list[dict[str, float]] = field(default_factory=list)  # metrics after every epoch but the last
     waited_s: float = 0.0  # seconds in which the model waited for batches
 
@@ -160,7 +162,9 @@ def fit(
             result.steps, result.tokens = step + 1, result.tokens + count
             result.curve.append((step + 1, value, norm, peak_lrs[0] * factor))
             progress(step + 1, total, f"loss {value:.4f}")
-            log({"train/loss": value, "train/grad_norm": norm, "train/lr": peak_lrs[0] * factor, "train/step": step + 1})
+            log(
+                {"train/loss": value, "train/grad_norm": norm, "train/lr": peak_lrs[0] * factor, "train/step": step + 1}
+            )
             if after_epoch and step + 1 < total and ends_epoch(step + 1, train.batch_size, len(examples)):
                 result.epochs.append(_evaluate_between(after_epoch, step + 1, model))
             due = time.monotonic() - last_save > 60 * train.checkpoint_minutes

@@ -24,7 +24,14 @@ from tests.conftest import ROOT
 CELLS = ["suite=smoke", "method=eva,pissa", "train.steps=12", "train.checkpoint_minutes=0", "train.batch_size=4",
          "train.micro_batch_size=2", "calibration.batch_size=4", "adapter.rank=4", "eval.limit=8", "eval.chunk=2",
          "eval.batch_size=2", "eval.max_new_tokens=8", "tracking=off", "threads=1"]  # fmt: skip
-PRELOADED = ["eva_bench.cli", "eva_bench.run.pipeline", "peft", "lm_eval.models.huggingface", "lm_eval.evaluator", "datasets"]
+PRELOADED = [
+    "eva_bench.cli",
+    "eva_bench.run.pipeline",
+    "peft",
+    "lm_eval.models.huggingface",
+    "lm_eval.evaluator",
+    "datasets",
+]
 TIMEOUT_S = 120
 
 
@@ -111,7 +118,7 @@ def outcome(folder: Path) -> Outcome:
     assert [record.status for record in records] == ["ok", "ok"]
     assert sorted(record.method for record in records) == ["eva", "pissa"]
     assert not list((folder / "results/claims").iterdir())
-    for path in (folder / "results/records").glob("superseded/*"):
+    for path in (folder / "results").glob("superseded/*"):
         load_record(path.read_text())
     names = [record.run_id for record in records]
     runs = folder / "runs"
@@ -136,7 +143,12 @@ def kill_often(times: int, folder: Path, commands: Commands, seed: int) -> dict:
         commands.run(place)
         assert outcome(place) == wanted, f"kill {number} changed the result: {place}"
         resumed += "training continues after step" in (place / "output.txt").read_text()
-    return {"kills": times, "lost or corrupt records": 0, "continued from a checkpoint": resumed, "phases": dict(phases)}
+    return {
+        "kills": times,
+        "lost or corrupt records": 0,
+        "continued from a checkpoint": resumed,
+        "phases": dict(phases),
+    }
 
 
 def main() -> None:

@@ -129,7 +129,10 @@ def test_offline_runs_are_sent_in_their_order_in_one_call(monkeypatch, tmp_path)
 
 
 def test_mistakes_are_one_sentence(monkeypatch, capsys, tmp_path):
-    assert wandb_sync.main(["run_dir=x"]) == 2 and "Unknown argument 'run_dir'. Did you mean 'runs_dir'" in capsys.readouterr().err
+    assert (
+        wandb_sync.main(["run_dir=x"]) == 2
+        and "Unknown argument 'run_dir'. Did you mean 'runs_dir'" in capsys.readouterr().err
+    )
     monkeypatch.setattr(wandb_sync, "logged_in", lambda: False)
     assert (
         wandb_sync.main(["rebuild=true", f"results_dir={tmp_path}"]) == 2 and "wandb login" in capsys.readouterr().err

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from eva_bench.records import claim as claims
-from eva_bench.records import store as store_module
 from eva_bench.records.store import Store
-from eva_bench.run import train
+from eva_bench.run import cache, train
 from eva_bench.run.cell import run_cell
 from eva_bench.settings.compose import compose_spec
+from tasks import harness
 from tests.conftest import ROOT
 
 LORA = ["method=lora", "task=gsm8k"]
@@ -38,7 +38,7 @@ def finished(command, small_run, places, tmp_path):
     """A finished run: its specification, record file and adapter bytes."""
     assert command(*LORA, *small_run, *places)[0] == 0
     spec = compose_spec([*LORA, *small_run, *places])
-    return spec, Store(tmp_path / "results").path(spec.run_id), adapter(spec)
+    return spec, Store(tmp_path / "results").path(spec), adapter(spec)
 
 
 def adapter(spec) -> bytes:
@@ -47,13 +47,9 @@ def adapter(spec) -> bytes:
 
 def test_a_full_disk_while_the_record_is_written_loses_nothing_else(command, small_run, places, monkeypatch, tmp_path):
     with monkeypatch.context() as broken:
-        broken.setattr(store_module.os, "fsync", full_disk)
-        broken.setattr(train, "fit", train.fit)
         spec = compose_spec([*LORA, *small_run, *places])
         store = Store(tmp_path / "results")
-        store.check_writable()
-        broken.setattr("eva_bench.run.cache.os.fsync", lambda _: None)
-        broken.setattr(store_module.Store, "write", _write_on_a_full_disk)
+        broken.setattr(Store, "write", _write_on_a_full_disk)
         code, _, err = command(*LORA, *small_run, *places)
     assert code == 1 and "No space left on device" in err and "the same command continues" in err
     assert not list(store.records.rglob("*.json")) and not leftovers(tmp_path)
@@ -137,6 +133,34 @@ def test_samples_that_end_within_a_character_are_answered_again(finished, comman
     assert samples.read_bytes() == wanted
 
 
+def test_old_answers_are_not_scored_for_new_weights(finished, command, small_run, places, tmp_path, monkeypatch):
+    """The weights of an edited training under the run id of the old one: every row is answered again."""
+    spec, record_path, _ = finished
+    samples = tmp_path / "runs" / spec.run_id / "samples.jsonl"
+    old, asked, answer = samples.read_bytes(), [], harness._run_chunk
+    monkeypatch.setattr(harness, "_run_chunk", lambda *given: asked.append(1) or answer(*given))
+    record_path.unlink()
+    assert command(*LORA, *small_run, *places)[0] == 0 and not asked  # the same weights: nothing to answer
+    record_path.unlink()
+    (trained,) = (tmp_path / "runs/cache/train").glob("*.safetensors")
+    tensors, facts = cache.load_tensors(trained)
+    cache.save_tensors(trained, {name: tensor + 0.5 for name, tensor in tensors.items()}, facts)
+    assert command(*LORA, *small_run, *places)[0] == 0
+    assert asked and samples.read_bytes() != old
+
+
+def test_weights_that_cannot_be_kept_cost_a_finished_run_nothing(command, small_run, places, monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "save_file", full_disk)
+    code, out, err = command(*LORA, *small_run, *places)
+    assert code == 0 and "OK" in out and "the trained weights cannot be kept" in err
+
+
+def test_a_claim_on_a_full_disk_is_one_sentence(command, small_run, places, monkeypatch, tmp_path):
+    monkeypatch.setattr(claims, "_create", full_disk)
+    code, _, err = command(*LORA, *small_run, *places)
+    assert code == 2 and "cannot be written: No space left on device" in err and "Traceback" not in err
+
+
 def test_a_truncated_checkpoint_starts_the_training_again(finished, command, small_run, places, tmp_path):
     spec, record_path, wanted = finished
     record_path.unlink()
@@ -154,7 +178,7 @@ def test_a_truncated_record_is_kept_aside_and_made_again(finished, command, smal
     code, _, err = command(*LORA, *small_run, *places)
     assert code == 0 and "not a readable record" in err and adapter(spec) == wanted
     assert Store(tmp_path / "results").read(spec).status == "ok"
-    assert damaged in [path.read_bytes() for path in (record_path.parent / "superseded").iterdir()]
+    assert damaged in [path.read_bytes() for path in Store(tmp_path / "results").superseded.iterdir()]
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(small_run, places, monkeypatch, tmp_path):
@@ -245,4 +269,4 @@ def test_two_checkouts_share_one_results_folder(small_run, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outputs
     records = list(Store(tmp_path / "results").read_all())
     assert [record.status for record in records] == ["ok", "ok"] and not leftovers(tmp_path / "results")
-    assert not list((tmp_path / "results/records").glob("superseded/*"))  # nobody did a cell twice
+    assert not list((tmp_path / "results").glob("superseded/*"))  # nobody did a cell twice

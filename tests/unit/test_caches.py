@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -89,9 +91,59 @@ def test_a_failed_save_leaves_the_former_checkpoint(tmp_path):
     assert checkpoint.load(path) == {"step": 1}
 
 
+def flips(content: bytes, number: int = 400) -> Iterator[bytes]:
+    """The content with one bit changed, at places all over it."""
+    for position in range(0, len(content), max(1, len(content) // number)):
+        yield content[:position] + bytes([content[position] ^ 1 << position % 8]) + content[position + 1 :]
+
+
+def test_no_flipped_bit_of_a_cache_changes_tensors_or_facts(tmp_path):
+    path = tmp_path / "x.safetensors"
+    cache.save_tensors(path, {"a": torch.arange(9.0)}, {"scales": {"q": 1.0}, "steps": 30})
+    whole = path.read_bytes()
+    for damaged in flips(whole):
+        path.write_bytes(damaged)
+        if (found := cache.load_tensors(path)) is not None:
+            assert torch.equal(found[0]["a"], torch.arange(9.0)) and found[1] == {"scales": {"q": 1.0}, "steps": 30}
+    edited = whole.replace(b"30}", b"99}")
+    assert edited != whole and cache.load_tensors(path) is None
+    path.write_bytes(edited)
+    assert cache.load_tensors(path) is None
+
+
+def test_no_flipped_bit_of_a_checkpoint_changes_what_is_resumed(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    checkpoint.save(path, {"tensors": {"a": torch.arange(200.0)}, "result": {"steps": 3, "loss": 0.5}})
+    noticed = 0
+    for damaged in flips(path.read_bytes()):
+        path.write_bytes(damaged)
+        if (state := checkpoint.load(path)) is None:
+            noticed += 1
+        else:  # a bit that no reader looks at
+            assert torch.equal(state["tensors"]["a"], torch.arange(200.0))
+            assert state["result"] == {"steps": 3, "loss": 0.5}
+    assert noticed > 100
+
+
+@pytest.mark.parametrize("content", [[], None, "text", 3, {"metrics": 1}])
+def test_content_of_another_kind_is_damage_too(content, tmp_path, capsys):
+    path = tmp_path / "before/metrics.json"
+    cache.save_metrics(path, {"accuracy": 0.075})
+    assert cache.load_metrics(path) == {"accuracy": 0.075}
+    path.write_text(path.read_text().replace("0.075", "9.075"))
+    assert cache.load_metrics(path) is None
+    path.write_text(json.dumps(content))
+    assert cache.load_metrics(path) is None
+    torch.save(content, tmp_path / "run.checkpoint")
+    if not isinstance(content, dict):
+        assert checkpoint.load(tmp_path / "run.checkpoint") is None
+    assert "Traceback" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
+        ("tasks/manifest/math.yaml", "split", "splits"),
         ("tasks/language.py", 'reduction="sum"', 'reduction="mean"'),  # a loss
         ("eva_bench/methods/base.py", "lr_ratio or 1.0", "lr_ratio or 10.0"),  # parameter_groups
         ("eva_bench/models/classifier.py", "UserError", "UserError "),
@@ -118,4 +170,3 @@ def test_an_edit_of_what_initialises_trains_or_evaluates_finds_no_old_cache(file
     assert cached() != here
     (tmp_path / file).write_text(text)
     assert cached() == here
-

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from eva_bench.records import samples
 from tasks.samples import answer_rows
 
 ROWS = [f"row {i}" for i in range(10)]
@@ -47,3 +48,40 @@ def test_a_damaged_line_and_what_follows_are_answered_again(tmp_path):
     asked = []
     assert run(file, asked) == expected
     assert asked[0] == (4, 4)
+
+
+def test_answers_of_other_weights_are_forgotten(tmp_path):
+    file, asked = tmp_path / "run/samples.jsonl", []
+    for answered_by, wanted in (("weights", 3), ("weights", 0), ("others", 3), ("weights", 3)):
+        asked.clear()
+        samples.begin(file, answered_by)
+        run(file, asked)
+        assert len(asked) == wanted
+    samples.begin(file, "weights", fresh=True)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("row", [0, 5, 9])
+def test_an_edited_answer_is_answered_again(row, tmp_path, capsys):
+    file, asked = tmp_path / "samples.jsonl", []
+    samples.begin(file, "weights")
+    expected = run(file, [])
+    whole = file.read_text()
+    file.write_text(whole.replace(f'"row {row}"', f'"ROW {row}"'))
+    samples.begin(file, "weights")
+    assert run(file, asked) == expected and file.read_text() == whole
+    assert asked[0] == (row // 4 * 4, min(4, 10 - row // 4 * 4)) and "is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{", '{"sha256": "x", "content": []}'])
+def test_samples_whose_checksums_are_damaged_are_answered_again(content, tmp_path):
+    file, asked = tmp_path / "samples.jsonl", []
+    expected = run(file, [])
+    (tmp_path / "samples.checksums.json").write_text(content)
+    assert run(file, asked) == expected and len(asked) == 3
+
+
+def test_another_chunk_size_begins_where_its_chunks_agree(tmp_path):
+    file, asked = tmp_path / "samples.jsonl", []
+    run(file, [], rows=ROWS[:4])
+    assert run(file, asked, chunk=3) and asked[0] == (0, 3)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from eva_bench.records import claim as claims
 from eva_bench.records.record import SCHEMA_VERSION, Record, load_record
-from eva_bench.records.store import Busy, Store, read_record
+from eva_bench.records.store import Busy, ClaimLost, Store, read_record
+from eva_bench.system.errors import UserError
 from tests.conftest import ROOT
 from tests.records import make_spec
 
@@ -48,7 +53,11 @@ def test_records_of_another_version_and_other_files_are_refused():
     for wrong in (content | {"schema_version": SCHEMA_VERSION + 1}, [], "text", None):
         with pytest.raises(ValueError, match="not a record of schema version"):
             load_record(json.dumps(wrong))
-    for wrong in (content | {"surprise": 1}, content | {"status": "fine"}, {key: content[key] for key in content if key != "spec"}):
+    for wrong in (
+        content | {"surprise": 1},
+        content | {"status": "fine"},
+        {key: content[key] for key in content if key != "spec"},
+    ):
         with pytest.raises(ValueError, match=r"surprise|status|spec") as refused:
             load_record(json.dumps(wrong))
         assert "\n" not in str(refused.value)
@@ -82,7 +91,9 @@ def test_an_ok_record_is_never_overwritten_or_lost(tmp_path):
     assert [item.run_id for item in store.read_all()] == [ID]
 
 
-@pytest.mark.parametrize("damage", ['{"schema_version": 1, "run', "", "[1, 2]", "\x00\x01", '{"schema_version": 99}', "[" * 99999])
+@pytest.mark.parametrize(
+    "damage", ['{"schema_version": 1, "run', "", "[1, 2]", "\x00\x01", '{"schema_version": 99}', "[" * 99999]
+)
 def test_a_corrupt_record_is_reported_skipped_and_kept(damage, tmp_path, capsys):
     store, other = Store(tmp_path), make_spec(seed=1)
     store.check_writable()
@@ -90,7 +101,10 @@ def test_a_corrupt_record_is_reported_skipped_and_kept(damage, tmp_path, capsys)
     store.path(other).write_text(damage)
     assert [item.run_id for item in store.read_all()] == [ID]
     warning = capsys.readouterr().err
-    assert warning.count(f"{other.run_id}.json is not a readable record and is skipped") == 1 and "Traceback" not in warning
+    assert (
+        warning.count(f"{other.run_id}.json is not a readable record and is skipped") == 1
+        and "Traceback" not in warning
+    )
     assert store.read(other) is None
     store.write(record(other.run_id, spec=other))
     assert store.read(other).status == "ok"
@@ -102,6 +116,8 @@ def test_a_file_that_is_not_text_is_skipped_too(tmp_path):
     store.check_writable()
     (store.records / "b.json").write_bytes(b"\xff\xfe\x00")
     (store.records / "d.json").mkdir()
+    os.mkfifo(store.records / "pipe.json")
+    (store.records / "deep.json").write_text('{"a":' * 5000 + "1" + "}" * 5000)
     assert list(store.read_all()) == [] and read_record(store.records / "none.json") is None
 
 
@@ -157,7 +173,9 @@ for _ in range(8):
 
 def python(code, *arguments):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_processes_take_turns_without_losing_anything(tmp_path):
@@ -165,6 +183,83 @@ def test_processes_take_turns_without_losing_anything(tmp_path):
     processes = [python(COUNT, tmp_path) for _ in range(3)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
     assert (tmp_path / "counter").read_text() == "24"
+
+
+STAND_STILL = """
+import sys, time
+from eva_bench.records import claim
+from eva_bench.records.store import ClaimLost, Store
+claim.HEARTBEAT_S = 0.2
+store = Store(sys.argv[1])
+try:
+    with store.claim("k", wait=False):
+        print("held", flush=True)
+        while True:
+            store.check_claims(now=False)
+            time.sleep(0.01)
+except ClaimLost:
+    print("lost", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_who_stood_still_stops_and_leaves_the_claim_to_its_successor(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(claims, "STALE_S", 0.5)
+    first, store = python(STAND_STILL, tmp_path), Store(tmp_path)
+    try:
+        assert first.stdout.readline() == "held\n"
+        first.send_signal(signal.SIGSTOP)
+        with store.claim("k", wait=True):
+            (path,) = store.claims.glob("*.claim")
+            monkeypatch.setattr(
+                claims.Claim, "beat", lambda self: True
+            )  # whoever touches the file now is the other one
+            time.sleep(0.3)
+            touched, content = path.stat().st_mtime_ns, path.read_text()
+            first.send_signal(signal.SIGCONT)
+            assert first.stdout.readline() == "lost\n"
+            time.sleep(0.6)
+            assert (path.stat().st_mtime_ns, path.read_text()) == (touched, content)
+            store.check_claims()
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_nothing_is_recorded_under_a_claim_that_is_anothers(tmp_path):
+    store = Store(tmp_path)
+    store.check_writable()
+    with pytest.raises(ClaimLost), store.claim(ID, wait=False):
+        (path,) = store.claims.glob("*.claim")
+        path.write_text("somebody else")
+        store.write(record())
+    assert path.read_text() == "somebody else" and store.read(SPEC) is None
+
+
+class Full:
+    """A new file on a disk that has no room for its content."""
+
+    def __init__(self, path: Path, mode: str):
+        with open(path, mode):
+            pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def write(self, _):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_claim_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    monkeypatch.setattr(Path, "open", Full)
+    with pytest.raises(UserError, match="No space left"), store.claim("k", wait=False):
+        raise AssertionError("claimed")
+    assert not list(store.claims.glob("*"))
 
 
 DIE = """
