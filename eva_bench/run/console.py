@@ -6,19 +6,46 @@ from pathlib import Path
 
 from eva_bench.records.record import Record
 from eva_bench.settings.spec import RunSpec
+from eva_bench.system import paths
 
 COUNTS = ("samples", "step")  # metrics that are no fraction
 
 
 def introduction(spec: RunSpec) -> str:
-    """Which scale, model and data this run uses, and how to run the real thing."""
-    data, model = spec.identity.train_data.name, spec.identity.model.checkpoint
-    hint = spec.scale.hint.format(task=spec.task.name)
-    return (
-        f"eva-bench: {spec.method.name} on {spec.task.name}, seed {spec.seed}; "
-        f"scale={spec.scale.name} ({spec.scale.title}), model {model}, training data {data}.\n"
-        f"Next: {hint}."
-    )
+    """What this run is, in its first lines; where the learning rate is nobody's choice; and how to run the real thing."""
+    lines = [f"eva-bench: {spec.method.name} on {spec.task.name}, seed {spec.seed}; {inputs(spec)}."]
+    if untuned(spec):
+        lines.append(
+            f"{spec.method.name} has no tuned values for this task: it runs at the recipe's train.lr={spec.train.lr:g}. "
+            f"To tune it: suite=tuning method={spec.method.name}, then make select (docs/add_a_method.md)."
+        )
+    if not own_inputs(spec):
+        lines.append(f"Next: {spec.scale.hint.format(task=spec.task.name)}.")
+    return "\n".join(lines)
+
+
+def inputs(spec: RunSpec) -> str:
+    """Scale, model and training data; the scale's title only where both are the scale's own."""
+    identity, own = spec.identity, own_inputs(spec)
+    scale = f"settings of scale={spec.scale.name}" if own else f"scale={spec.scale.name} ({spec.scale.title})"
+    model = f"model '{identity.model.checkpoint}'" + (" (model.path)" if "model.path" in own else "")
+    data = f"training data '{identity.train_data.name}'" + (" (data.root)" if "data.root" in own else "")
+    return f"{scale}, {model}, {data}"
+
+
+def own_inputs(spec: RunSpec) -> list[str]:
+    """Which of model and data are the user's own instead of the scale's."""
+    own_model = spec.model.path is not None and not spec.model.path.startswith("pocket:")
+    return [name for name, own in (("model.path", own_model), ("data.root", spec.data.root is not None)) if own]
+
+
+def untuned(spec: RunSpec) -> bool:
+    """Whether other methods have tuned values here, while this one runs at the recipe's rate unasked."""
+    asked = any(item.split("=")[0] in ("train.lr", "tuned") for item in spec.origins.command_line)
+    if asked or spec.origins.tuned or spec.stage == "tune":
+        return False
+    folders = (paths.CONF / "tuned" / spec.scale.name / key for key in (spec.task.name, spec.task.family))
+    return any(folder.is_dir() for folder in folders)
 
 
 def summary(record: Record, spec: RunSpec, record_path: Path, tracking: str | None = None) -> str:
@@ -29,7 +56,9 @@ def summary(record: Record, spec: RunSpec, record_path: Path, tracking: str | No
         lines.append(f"  reason      {record.error.splitlines()[0]}")
     lines += [f"  {name:<28}{line}" for name, line in _metric_lines(record)]
     if record.trainable_parameters is not None:
-        lines.append(f"  trained     {record.trainable_parameters:,} parameters, {record.steps} steps, {record.tokens:,} tokens")
+        lines.append(
+            f"  trained     {record.trainable_parameters:,} parameters, {record.steps} steps, {record.tokens:,} tokens"
+        )
     if record.costs:
         seconds = ", ".join(f"{phase} {cost.seconds:.1f} s" for phase, cost in record.costs.items())
         peak = max(cost.peak_bytes for cost in record.costs.values())
@@ -46,18 +75,47 @@ def summary(record: Record, spec: RunSpec, record_path: Path, tracking: str | No
 
 
 def comparison(known: Record, again: Record) -> str:
-    """Whether a repeated run gave what its record says."""
+    """Whether a repeated run gave what its record says; if not, by how much, and what differs between the two."""
     names = sorted({*known.metrics, *again.metrics})
     pairs = [(name, known.metrics.get(name), again.metrics.get(name)) for name in names]
-    different = [f"{name} {_number(name, a)} recorded, {_number(name, b)} now" for name, a, b in pairs if a != b]
+    different = [f"{name} {' recorded, '.join(_until_they_differ(a, b))} now" for name, a, b in pairs if a != b]
     if not different:
         return "reproduced: every metric equals the record, to the last digit"
-    return f"not the same as the record (other hardware or versions give other rounding): {'; '.join(different)}"
+    causes = _causes(known, again)
+    why = f"the two differ in {', '.join(causes)}" if causes else "threads, hardware, versions and code are the same"
+    hint = (
+        "; threads={} gives the record's digits".format(known.hardware["threads"]) if causes[:1] == ["threads"] else ""
+    )
+    return f"not equal to the record: {'; '.join(different)} ({why}{hint})"
+
+
+def _until_they_differ(recorded: float | None, now: float | None) -> tuple[str, str]:
+    """Two numbers with as many digits as tell them apart, and one more."""
+    if recorded is None or now is None:
+        return tuple("nothing" if value is None else f"{value:.4g}" for value in (recorded, now))  # type: ignore[return-value]
+    digits = next((n for n in range(3, 17) if f"{recorded:.{n}g}" != f"{now:.{n}g}"), 16)
+    return f"{recorded:.{digits + 1}g}", f"{now:.{digits + 1}g}"
+
+
+def _causes(known: Record, again: Record) -> list[str]:
+    """What can change the last digits and is not the same, the number of threads first."""
+    causes = [
+        name for name in ("threads", "gpu", "machine", "system") if known.hardware.get(name) != again.hardware.get(name)
+    ]
+    causes += [
+        name
+        for name in sorted({*known.packages, *again.packages})
+        if known.packages.get(name) != again.packages.get(name)
+    ]
+    return causes + (["code"] if known.code != again.code else [])
 
 
 def _metric_lines(record: Record) -> list[tuple[str, str]]:
     lines = []
+    primary = f"best/{record.spec.task.primary}"  # the other metrics of the best epoch are in the record
     for name in sorted({*record.metrics_before, *record.metrics} - {"samples"}):
+        if name.startswith("best/") and name != primary:
+            continue
         before, after = record.metrics_before.get(name), record.metrics.get(name)
         lines.append((name, f"{_number(name, before)} -> {_number(name, after)}"))
     return lines

@@ -127,9 +127,10 @@ def show(name: str, states: Sequence[CellState]) -> None:
         spec = item.cell.spec
         key = (spec.scale.name, spec.task.name, spec.method.name, _varying(item, shared))
         rows.setdefault(key, []).append(item)
-    table = Table("scale", "task", "method", "settings", "seeds", box=None)
+    table = Table("scale", "task", "method", "settings", "score", "seeds", box=None)
     for key, items in rows.items():
-        table.add_row(*key, ", ".join(_colored(f"{item.cell.spec.seed} {item.state}", item.state) for item in items))
+        seeds = ", ".join(_colored(f"{item.cell.spec.seed} {item.state}", item.state) for item in items)
+        table.add_row(*key, _score(items), seeds)
     _print(table)
     say(_title(name, shared, states))
     reasons = [item for item in states if item.reason]
@@ -137,6 +138,16 @@ def show(name: str, states: Sequence[CellState]) -> None:
         say(f"{item.state}: {item.cell.run_id}: {item.reason.splitlines()[0]}")
     if len(reasons) > SHOWN:
         say(f"... and {len(reasons) - SHOWN} more: --json lists all")
+
+
+def _score(items: Sequence[CellState]) -> str:
+    """Mean and, of several seeds, the range of the task's primary metric."""
+    records = [Store(item.cell.spec.where.results_dir).read(item.cell.spec) for item in items if item.state == "ok"]
+    scores = [record.score for record in records if record is not None and record.score is not None]
+    if not scores:
+        return "–"
+    spread = f" ({min(scores):.3f} to {max(scores):.3f})" if len(scores) > 1 else ""
+    return f"{items[0].cell.spec.task.primary} {mean(scores):.3f}{spread}"
 
 
 def show_means(states: Sequence[CellState]) -> None:

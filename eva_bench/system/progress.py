@@ -22,7 +22,8 @@ def warn(text: str) -> None:
 
 
 class Bar:
-    """Progress of one phase. On a terminal a bar; elsewhere a line every tenth of the work or every minute.
+    """Progress of one phase. On a terminal a bar; elsewhere a line at the start, after ten seconds, and then every
+    tenth of the work or every minute.
 
     Args:
         quiet_s: work that is done within these seconds shows nothing.
@@ -33,6 +34,7 @@ class Bar:
         self.quiet_s = quiet_s
         self.start = self.last_line = time.monotonic()
         self.tenth = 0
+        self.patience_s = 10.0  # for the first line that can say how long it takes
         self.progress: Progress | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
@@ -59,13 +61,13 @@ class Bar:
 
     def _print(self, done: int, total: int, note: str) -> None:
         now, tenth = time.monotonic(), 10 * done // max(total, 1)
-        if tenth > self.tenth or now - self.last_line > 60 or done == total:
+        if done == 0:
+            say(f"{self.title}: 0/{total}")
+        elif tenth > self.tenth or now - self.last_line > self.patience_s or done == total:
             speed = done / max(now - self.start, 1e-9)
             left = max(total - done, 0) / max(speed, 1e-9)
-            say(
-                f"{self.title}: {done}/{total}  {note}  {speed:.1f}/s, {left:.0f} s left"
-            )
-            self.tenth, self.last_line = tenth, now
+            say(f"{self.title}: {done}/{total}  {note}  {speed:.1f}/s, {left:.0f} s left")
+            self.tenth, self.last_line, self.patience_s = tenth, now, 60.0
 
     def close(self) -> None:
         if self.progress is not None:

@@ -1,0 +1,68 @@
+"""The first and last lines of a run: what it is, and whether a repetition gave what is recorded."""
+
+from __future__ import annotations
+
+import pytest
+
+from eva_bench.run.console import comparison, introduction, summary
+from eva_bench.system import paths
+from eva_bench.system.progress import Bar
+from tests.records import make_spec, record
+
+SCALE = {"scale": {"name": "pocket", "title": "small stand-ins", "hint": "scale=lite"}}
+
+
+def test_the_first_line_says_whose_model_and_data_these_are():
+    ours = introduction(make_spec(SCALE | {"model": {"path": "pocket:language"}}))
+    assert "scale=pocket (small stand-ins)" in ours and "Next: scale=lite." in ours and "model.path" not in ours
+    own = introduction(make_spec(SCALE | {"data": {"root": "/data"}, "model": {"path": "/x/model"}}))
+    assert "stand-ins" not in own and "Next" not in own and "(model.path)" in own and "(data.root)" in own
+
+
+def test_a_method_without_tuned_values_says_at_which_rate_it_runs(tmp_path, monkeypatch):
+    spec = make_spec(SCALE | {"train": {"lr": 0.003}})
+    monkeypatch.setattr(paths, "CONF", tmp_path)
+    assert "tuned" not in introduction(spec)  # nothing is tuned here: the recipe is the rule
+    (tmp_path / "tuned/pocket" / spec.task.family).mkdir(parents=True)
+    assert "no tuned values for this task: it runs at the recipe's train.lr=0.003" in introduction(spec)
+    for origins in ({"tuned": ["pocket/math/lora"]}, {"command_line": ["train.lr=1"]}):
+        assert "tuned" not in introduction(make_spec(SCALE | {"origins": origins}))
+    assert "tuned" not in introduction(make_spec(SCALE | {"stage": "tune"}))
+
+
+def test_a_repetition_with_other_threads_says_so_with_the_digits_that_differ():
+    known = record(metrics={"reference_loss": 0.0440001, "exact_match_strict": 0.5}, hardware={"threads": 1})
+    again = record(metrics={"reference_loss": 0.0440002, "exact_match_strict": 0.5}, hardware={"threads": 2})
+    said = comparison(known, again)
+    assert "reference_loss 0.0440001 recorded, 0.0440002 now" in said.replace("00 recorded", " recorded").replace(
+        "00 now", " now"
+    )
+    assert "differ in threads; threads=1 gives the record's digits" in said and "exact_match" not in said
+    assert comparison(known, known).startswith("reproduced")
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [({"packages": {"torch": "3"}}, "torch"), ({"hardware": {"gpu": "X"}}, "gpu"), ({"code": {"commit": "b"}}, "code"),
+     ({}, "are the same")],
+)  # fmt: skip
+def test_what_differs_between_two_runs_is_named(changes, cause):
+    said = comparison(record(metrics={"m": 0.5}), record(**({"metrics": {"m": 0.6}} | changes)))
+    assert cause in said and "m 0.5 recorded, 0.6 now" in said
+
+
+def test_of_the_best_epoch_only_the_primary_metric_is_shown(tmp_path):
+    metrics = {"exact_match_strict": 0.5, "best/exact_match_strict": 0.6, "best/exact_match_flexible": 0.7}
+    spec = make_spec()
+    shown = summary(record(metrics=metrics), spec, tmp_path)
+    assert "best/exact_match_strict" in shown and "best/exact_match_flexible" not in shown
+
+
+def test_in_a_pipe_there_is_a_line_at_the_start_and_one_after_ten_seconds(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("eva_bench.system.progress.time.monotonic", lambda: clock[0])
+    bar = Bar("answers")
+    for second in range(0, 131):
+        clock[0] = float(second)
+        bar(second, 100_000)
+    assert [line.split(":")[1].split("/")[0] for line in capsys.readouterr().out.splitlines()] == [" 0", " 11", " 72"]
