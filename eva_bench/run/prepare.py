@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +20,7 @@ from eva_bench.settings.explain import explain_validation_error
 from eva_bench.settings.schema import Choice, TrackingSettings
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError
+from eva_bench.system.files import check_writable
 from eva_bench.system.meter import Meter
 from eva_bench.system.processes import is_main_process
 from eva_bench.task import Task
@@ -80,12 +80,17 @@ def build(choice: Choice, kind: type[Part]) -> Part:
 def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
     """Build the parts and refuse, before anything expensive, what cannot work. Raises UserError."""
     method, task = build(spec.method, Method), build(spec.task, Task)
-    _check_writable(Path(spec.where.runs_dir))
+    check_writable(Path(spec.where.runs_dir), "runs")
     if spec.model.kind != task.kind:
         raise UserError(
             f"Task '{task.name}' needs a model of kind {task.kind}; {spec.model.name} is of kind {spec.model.kind}."
         )
     skeleton = models.skeleton(spec.model, spec.data, task.outputs)
+    positions = getattr(getattr(skeleton.module, "config", None), "max_position_embeddings", None)
+    if positions and spec.eval.max_new_tokens is not None and spec.eval.max_new_tokens >= positions:
+        raise UserError(
+            f"eval.max_new_tokens={spec.eval.max_new_tokens} must be below the {positions} positions of model {spec.model.name}."
+        )
     for option in ("scaling", "magnitude"):
         if getattr(spec.adapter, option) and not hasattr(method, option):
             raise UserError(f"adapter.{option} does not go together with method={spec.method.name}, which has no use for it.")
@@ -93,13 +98,3 @@ def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
     tracking = spec.where.tracking if is_main_process() else TrackingSettings(mode="off")
     tracker = Tracker(tracking, Path(spec.where.runs_dir) / spec.run_id)
     return Run(spec, method, task, tracker, session, store)
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises UserError if adapters and checkpoints could not be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"The runs folder '{folder}' cannot be written: {error.strerror}.") from error

@@ -18,9 +18,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from eva_bench.assets.identity import DataIdentity, data_identity, model_identity
+from eva_bench.settings.checks import check_choices, check_target
 from eva_bench.settings.explain import (
     check_added_and_removed,
     explain_hydra_error,
@@ -30,7 +32,7 @@ from eva_bench.settings.hydra_schema import register
 from eva_bench.settings.schema import Settings, WhereSettings
 from eva_bench.settings.spec import PROTOCOL, Identities, Origins, RunSpec
 from eva_bench.system import paths
-from eva_bench.system.errors import UserError
+from eva_bench.system.errors import UserError, did_you_mean
 from eva_bench.system.files import sha256_of
 
 HIDDEN = ("data.root", "model.path", "results_dir", "runs_dir")  # paths of a user's machine
@@ -53,6 +55,7 @@ def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: as compose_spec.
     """
+    check_choices(overrides)
     scale, task, family, method = _names_in_files(overrides) or _names_by_hydra(overrides)
     selection_keys = (task, family)  # the more special one wins
     extra = []
@@ -63,22 +66,35 @@ def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
     if tuned and not _chosen(overrides, "tuned"):
         extra.append(f"tuned={tuned}")
     config = _compose([*extra, *overrides])
+    try:
+        settings = _plain_values(config)
+    except OmegaConfBaseException as error:
+        raise UserError(explain_hydra_error(error, overrides)) from error
+    if math.isnan(settings["train"]["lr"]) and not _chosen(overrides, "train.lr"):
+        raise UserError(  # NaN in a tuned file: LoRA's rate, which the recipe has, would be unfit
+            f"No learning rate of '{method}' is published for {family} at scale {scale}: choose one with suite=tuning "
+            "(docs/protocol.md), or give train.lr."
+        )
+    for group in ("task", "method"):
+        check_target(group, settings[group])
+    if not _chosen(overrides, "runs_dir") and settings["results_dir"]:
+        settings["runs_dir"] = paths.runs_beside(settings["results_dir"])
+    settings["method"] = {"name": method} | settings["method"]
+    if settings["data"]["root"]:
+        settings["data"]["source"] = "hub"
+    return {"settings": settings, "tuned": [item.split("=", 1)[1] for item in extra if item.startswith("tuned=")]}
+
+
+def _plain_values(config: DictConfig) -> dict[str, Any]:
+    """No config node travels further than this. Raises UserError where a value is missing."""
     ours = OmegaConf.masked_copy(config, list(Settings.model_fields))
     if "pocket" not in ours.task:  # a task may lack a stand-in; recipes refer to it
         OmegaConf.update(ours, "task.pocket", None, force_add=True)
     if missing := sorted(OmegaConf.missing_keys(ours)):
         raise UserError(f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line.")
-    settings = OmegaConf.to_container(ours, resolve=True)  # no config node travels further than this
+    settings = OmegaConf.to_container(ours, resolve=True)
     assert isinstance(settings, dict)
-    if math.isnan(settings["train"]["lr"]):  # in a tuned file: LoRA's, which the recipe has, would be unfit
-        raise UserError(
-            f"No learning rate of '{method}' is published for {family} at scale {scale}: choose one with suite=tuning "
-            "(docs/protocol.md), or give train.lr."
-        )
-    settings["method"] = {"name": method} | settings["method"]
-    if settings["data"]["root"]:
-        settings["data"]["source"] = "hub"
-    return {"settings": settings, "tuned": [item.split("=", 1)[1] for item in extra if item.startswith("tuned=")]}
+    return settings
 
 
 def _names_by_hydra(overrides: Sequence[str]) -> tuple[str, str, str, str]:
@@ -170,6 +186,11 @@ def _identities(settings: Settings) -> Identities:
     if settings.task.harness:  # prompts and answer extraction change numbers too
         harness = settings.task.harness
         names = [harness] if isinstance(harness, str) else harness
+        if unknown := [name for name in names if not (paths.HARNESS / f"{name}.yaml").is_file()]:
+            known = sorted(path.stem for path in paths.HARNESS.glob("*.yaml"))
+            raise UserError(
+                f"Unknown task.harness '{unknown[0]}'.{did_you_mean(unknown[0], known)} Known: {', '.join(known)}."
+            )
         digests = [sha256_of(paths.HARNESS / f"{name}.yaml") for name in names]
         eval_data = eval_data.model_copy(update={"harness_sha256": digests})
     return Identities(

@@ -48,6 +48,12 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> str:
     if match := re.search(r"Error merging override (\S+)", text):
         reason = re.search(r"(Value '[^\n]*|[^\n]*could not be converted[^\n]*)", text)
         return f"Wrong value in '{match[1]}': {reason[1].strip() if reason else 'it does not fit the setting'}."
+    if match := re.search(r"Ambiguous value for argument '([^\n]*)'", text):
+        return f"'{match[1]}' gives several values: add -m to run all of them."
+    if match := re.search(r"LexerNoViableAltException: ([^\n]*)", text):
+        return f"Cannot read '{match[1]}' on the command line: settings are given as name=value."
+    if match := re.search(r"Interpolation key '([^']*)' not found\s+full_key: ([\w.]+)", text):
+        return f"{match[2]} refers to '{match[1]}', which is no setting."
     if match := re.search(r"Error parsing override '([^']*)'", text):
         return f"Cannot read '{match[1]}' on the command line: settings are given as name=value."
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

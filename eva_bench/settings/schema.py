@@ -135,7 +135,7 @@ class TrainSettings(Frozen):
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the autocast
     loss_on_prompt: bool = False
-    checkpoint_minutes: float = where_field(10.0, gt=0)
+    checkpoint_minutes: float = where_field(10.0, ge=0)  # 0: after every step
 
 
 class EvalSettings(Frozen):
@@ -163,7 +163,7 @@ class WhereSettings(Frozen):
     results_dir: str = where_field("results", min_length=1)
     runs_dir: str = where_field("runs", min_length=1)
     tracking: TrackingSettings = where_field(TrackingSettings())
-    threads: int | None = where_field(None, gt=0)  # CPU threads; null: as many as cores
+    threads: int | None = where_field(None, gt=0, le=1024)  # CPU threads; null: as many as cores
     wait: bool = where_field(True)  # wait for another process that runs the same cell, instead of leaving
     force: bool = where_field(False)  # run again although an ok record exists (the old one is kept beside it)
 

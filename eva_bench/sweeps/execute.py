@@ -20,19 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
-import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
 
 from eva_bench.records.store import Store
+from eva_bench.run.console import untuned
 from eva_bench.settings.explain import explain_hydra_error
 from eva_bench.settings.spec import RunSpec
-from eva_bench.sweeps.plan import Cell, Plan, make_plan
+from eva_bench.sweeps.plan import Cell, Plan, make_plan, read_yaml
 from eva_bench.sweeps.status import CellState, count, examine, show, show_means, show_plan
 from eva_bench.sweeps.worker import Part, run_cells, write_cells
 from eva_bench.system import paths
 from eva_bench.system.errors import UserError
-from eva_bench.system.files import sha256_of
+from eva_bench.system.files import check_writable, sha256_of
 from eva_bench.system.paths import CONF, ROOT, is_group
 from eva_bench.system.progress import say
 
@@ -77,12 +78,19 @@ def read_request(arguments: Sequence[str]) -> Request:
         if key == "suite":
             suite = value
         elif key == "dry_run":
-            dry_run = value.lower() in ("true", "1", "yes")
+            dry_run = _flag(item, value)
         elif key.replace("/", ".").split(".")[0] in SWEEP_SETTINGS:
             spread.append(item)
         else:
             cells.append(item)
     return Request(suite, cells, spread, dry_run)
+
+
+def _flag(item: str, value: str) -> bool:
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"'{item}' is neither true nor false.") from error
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -103,14 +111,31 @@ def main(arguments: Sequence[str]) -> int:
     config = spread_config(request, plan)
     specs = left_to_do(states)
     say(f"{plan.name}: {count(states)}; {len(specs)} to run")
+    for spec in {spec.method.name: spec for spec in specs if untuned(spec)}.values():
+        say(f"{spec.method.name} has no tuned values for {spec.task.name}: train.lr={spec.train.lr:g} is the recipe's")
+    for where in {(spec.where.results_dir, spec.where.runs_dir) for spec in specs}:
+        Store(where[0]).check_writable()
+        check_writable(Path(where[1]), "runs")
     code = _run(request, plan, specs, config) if specs else 0
     states = examine(plan)
     show(plan.name, states)
     show_means(states)
+    say(_what_was_computed(states, specs))
     if code == 130:
         say("Interrupted: the same command continues where this one stopped.")
         return code
     return 0 if all(item.state in ("ok", "suspicious") for item in states) else code or 1
+
+
+def _what_was_computed(states: Sequence[CellState], specs: Sequence[RunSpec]) -> str:
+    """Where the scores above come from, and how to have them computed all the same."""
+    computed = {spec.run_id for spec in specs}
+    known = [item for item in states if item.state in ("ok", "suspicious") and item.cell.run_id not in computed]
+    folder = Path(states[0].cell.spec.where.results_dir) / "records"
+    line = f"{len(specs)} of {len(states)} cells were computed now"
+    if known:
+        line += f", {len(known)} come from the records in {folder}; force=true runs them all the same"
+    return f"{line}. Tables: make tables."
 
 
 def left_to_do(states: Sequence[CellState]) -> list[RunSpec]:
@@ -124,16 +149,32 @@ def spread_config(request: Request, plan: Plan) -> DictConfig:
     overrides = [*spread_overrides(request), f"logs={_quoted(_folder(plan) / 'logs')}"]
     try:
         with initialize_config_dir(str(paths.CONF), version_base="1.3"):
-            return compose("sweep", overrides, return_hydra_config=True)
+            config = compose("sweep", overrides, return_hydra_config=True)
     except Exception as error:
         raise UserError(explain_hydra_error(error, overrides)) from error
+    if not isinstance(config.pack, DictConfig):
+        raise UserError(f"pack={config.pack} names no scale: pack.pocket={config.pack}, for instance.")
+    packs = [f"pack.{scale}" for scale in config.pack]
+    _check_positive(
+        config, ["array_size", *packs, *(["hydra.launcher.processes"] if request.launcher == "local" else [])]
+    )
+    return config
+
+
+def _check_positive(config: DictConfig, names: Sequence[str]) -> None:
+    for name in names:
+        value = OmegaConf.select(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name}={value} must be a whole number greater than 0.")
 
 
 def spread_overrides(request: Request) -> list[str]:
     """The values of conf/site.yaml, if there is one, and then the command line, which wins."""
     site = paths.CONF / "site.yaml"
-    values = yaml.safe_load(site.read_text()) or {} if site.is_file() else {}
-    launcher = values.pop("launcher", {})
+    values = read_yaml(site) if site.is_file() else {}
+    launcher = values.pop("launcher", None) or {}
+    if not isinstance(launcher, dict):
+        raise UserError(f"{site.name}: launcher has no settings below it.")
     given = [
         f"hydra.launcher.{key}={json.dumps(value)}" for key, value in launcher.items() if request.launcher == "slurm"
     ]
@@ -174,7 +215,7 @@ def run_locally(folder: Path, specs: list[RunSpec], processes: int) -> int:
     command = [sys.executable, "-m", "eva_bench.sweeps.worker", str(file)]
     children = []
     for number in range(processes):
-        log = (folder / f"process-{number}.log").open("w")
+        log = (folder / f"process-{number}.log").open("a")  # another sweep may be writing there
         say(f"process {number}: {threads} threads, output in {log.name}")
         # A session of its own: a Ctrl-C reaches it once, through us, and it ends with a checkpoint and a record.
         child = subprocess.Popen(

@@ -25,7 +25,7 @@ from eva_bench.settings.schema import where_settings
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system import paths
 from eva_bench.system.errors import UserError, did_you_mean
-from eva_bench.system.files import sha256_of, write_atomically
+from eva_bench.system.files import read_sealed, sha256_of, write_sealed
 from eva_bench.system.paths import ROOT, choices, tasks_of
 from eva_bench.system.progress import Bar
 
@@ -86,14 +86,29 @@ def make_plan(suite: str | None, overrides: Sequence[str]) -> Plan:
 
 def read_suite(name: str) -> dict[str, Any]:
     """conf/suite/<name>.yaml: title and grids. Raises UserError where there is none."""
-    path = paths.CONF / "suite" / f"{name}.yaml"
-    if not path.is_file():
-        known = choices("suite")
+    known = choices("suite")
+    if name not in known:
         raise UserError(f"Unknown suite '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}.")
-    content = yaml.safe_load(path.read_text())
+    content = read_yaml(paths.CONF / "suite" / f"{name}.yaml")
     if unknown := set(content) - {"title", "grids"}:
         raise UserError(f"conf/suite/{name}.yaml: unknown key '{sorted(unknown)[0]}'; a suite has title and grids.")
+    grids = content.get("grids")
+    if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+        raise UserError(f"conf/suite/{name}.yaml: grids must be a list of grids, each a mapping of settings to values.")
     return content
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError if it is none."""
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file.name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{file.name} is not a mapping of names to values.")
+    return {str(key): value for key, value in content.items()}
 
 
 def _as_overrides(grid: dict[str, Any]) -> list[str]:
@@ -152,8 +167,8 @@ def _combinations(grid: Grid) -> list[tuple[str, ...]]:
 
 
 def _runs_dir(overrides: Sequence[str]) -> Path:
-    given = [item.split("=", 1)[1] for item in overrides if item.startswith("runs_dir=")]
-    return Path(given[-1] if given else "runs")
+    given = dict(item.split("=", 1) for item in overrides if item.startswith(("runs_dir=", "results_dir=")))
+    return Path(given.get("runs_dir") or paths.runs_beside(given.get("results_dir") or "results"))
 
 
 class Composer:
@@ -169,8 +184,8 @@ class Composer:
         self._code = _digest_of_conf()
         self._specs: dict[tuple[str, ...], RunSpec] = {}
         try:
-            stored = json.loads(self._file.read_text())
-            self._composed = stored["composed"] if stored["code"] == self._code else {}
+            stored = read_sealed(self._file)
+            self._composed = dict(stored["composed"]) if stored["code"] == self._code else {}
         except (OSError, ValueError, KeyError, TypeError):
             self._composed = {}
 
@@ -195,7 +210,7 @@ class Composer:
         if not self.slow:
             return
         with contextlib.suppress(OSError):
-            write_atomically(self._file, json.dumps({"code": self._code, "composed": self._composed}))
+            write_sealed(self._file, {"code": self._code, "composed": self._composed})
 
 
 def _digest_of_conf() -> str:

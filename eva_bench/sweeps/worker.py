@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def _run(spec: RunSpec, session: Session) -> int:
         return run_cell(spec, session)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        Store(spec.where.results_dir).write(make_record(spec, "failed", str(error), Outcome(), {}))
+        with suppress(OSError):  # a full disk is what the sentence says
+            Store(spec.where.results_dir).write(make_record(spec, "failed", str(error), Outcome(), {}))
         return 2
 
 

@@ -13,6 +13,11 @@ HARNESS = ROOT / "tasks" / "lm_eval"
 POCKET_WEIGHTS = ROOT / "pocket" / "weights"
 
 
+def runs_beside(results_dir: str) -> str:
+    """Where adapters and caches of a results folder belong unless said otherwise: another folder begins anew."""
+    return "runs" if Path(results_dir).absolute() == Path("results").absolute() else str(Path(results_dir) / "runs")
+
+
 def choices(group: str) -> list[str]:
     """The choices of a config group, nested ones as `glue/cola`."""
     base = CONF / group

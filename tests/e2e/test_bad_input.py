@@ -98,12 +98,55 @@ def refused(command, small_run, places, tmp_path, monkeypatch):
         (("eval.chunk=0",), ("chunk=0", "greater than 0")),
         (("data.max_length=1",), ("data.max_length=1",)),
         (("stage=tune", "data.holdout=40"), ("data.holdout", "39")),
+        (("method=eva.yaml",), ("Unknown method 'eva.yaml'", "Did you mean")),
+        (("method=../method/eva",), ("Unknown method '../method/eva'",)),
+        (("method=[eva,lora]",), ("a run has one method", "-m method=eva,lora")),
+        (("method=eva,lora",), ("'method=eva,lora' gives several values: add -m",)),
+        (("train.lr=1e-3,2e-3",), ("'train.lr=1e-3,2e-3' gives several values: add -m",)),
+        (("train.lr=(",), ("train.lr=(", "name=value")),
+        (('train.lr="',), ('train.lr="', "name=value")),
+        (("train.lr=${nosuch}",), ("train.lr refers to 'nosuch'",)),
+        (("model.path=",), ("model.path is empty",)),
+        (("results_dir=",), ("results_dir is empty",)),
+        (("runs_dir=",), ("runs_dir is empty",)),
+        (("task.harness=nosuch",), ("Unknown task.harness 'nosuch'", "gsm8k")),
+        (("task.harness=gsm8",), ("Did you mean 'gsm8k'",)),
+        (("method._target_=os.system",), ("method._target_=os.system is the class of no method",)),
+        (("task._target_=baselines.lora.LoRA",), ("task._target_=baselines.lora.LoRA is the class of no task",)),
+        (("task.primary=nosuch",), ("task.primary=nosuch is no metric of gsm8k", "exact_match_strict")),
+        (("eval.max_new_tokens=100000000",), ("eval.max_new_tokens=100000000 must be below the", "positions")),
+        (("threads=100000",), ("threads=100000 must be at most 1024",)),
+        (("train.warmup_ratio=5",), ("train.warmup_ratio=5", "at most 1")),
+        (("train.clip_norm=0",), ("train.clip_norm=0", "greater than 0")),
+        (("train.clip_norm=-1",), ("train.clip_norm=-1", "greater than 0")),
+        (("adapter.alpha=0",), ("adapter.alpha=0", "greater than 0")),
+        (("adapter.rank=nan",), ("adapter.rank=nan",)),
+        *(
+            ((f"{name}={value}",), (f"{name}={value} must be a finite number",))
+            for value in ("nan", "inf")
+            for name in (
+                "train.lr",
+                "train.lr_ratio",
+                "train.epochs",
+                "train.warmup_ratio",
+                "train.weight_decay",
+                "train.clip_norm",
+                "adapter.alpha",
+            )
+        ),
+        (("suite=smoke", "dry_run=maybe"), ("'dry_run=maybe' is neither true nor false",)),
+        (("suite=../suite/smoke",), ("Unknown suite '../suite/smoke'", "Did you mean 'smoke'")),
+        (("-m", "hydra/launcher=local", "hydra.launcher.processes=0"), ("hydra.launcher.processes=0",)),
+        (("-m", "hydra/launcher=local", "hydra.launcher.processes=abc"), ("hydra.launcher.processes=abc",)),
+        (("-m", "hydra/launcher=local", "hydra.launcher.processes=-1"), ("hydra.launcher.processes=-1",)),
+        (("-m", "pack.pocket=abc"), ("pack.pocket=abc must be a whole number",)),
+        (("-m", "pack=3"), ("pack=3 names no scale",)),
         (("data.train=openai/gsm8",), ("openai/gsm8'", "Did you mean 'openai/gsm8k'")),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, tuple) and "=" in value[0] else None,
 )
 def test_mistakes_in_values(arguments, expected, refused):
-    sentence = refused(*arguments, loads=arguments[0].startswith(("stage=tune", "data.max_length")))
+    sentence = refused(*arguments, loads=arguments[0].startswith(("stage=tune", "data.max_length", "task.primary")))
     for part in expected:
         assert part in sentence
 
@@ -159,6 +202,31 @@ def test_a_yaml_that_is_no_yaml(own_conf):
     (own_conf / "method/lora.yaml").write_text("rank: [3\n")
     with pytest.raises(UserError, match=r"lora.yaml is not valid YAML: .* in line 2"):
         compose_spec(["method=lora", "task=gsm8k"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("suite/smoke.yaml", "", "conf/suite/smoke.yaml: grids must be a list"),
+        ("suite/smoke.yaml", "title: x", "conf/suite/smoke.yaml: grids must be a list"),
+        ("suite/smoke.yaml", "grids: 3", "conf/suite/smoke.yaml: grids must be a list"),
+        ("suite/smoke.yaml", "- a", "smoke.yaml is not a mapping"),
+        ("suite/smoke.yaml", "grids: [", "smoke.yaml is not valid YAML"),
+        ("site.yaml", "launcher: [", "site.yaml is not valid YAML"),
+        ("site.yaml", "3", "site.yaml is not a mapping"),
+        ("site.yaml", "launcher: gpu", "site.yaml: launcher has no settings"),
+    ],
+)
+def test_files_of_a_sweep_that_are_broken(file, content, expected, own_conf, refused):
+    (own_conf / file).write_text(content)
+    assert expected in refused("suite=smoke")
+
+
+@pytest.mark.parametrize("value", ["on", "yes", "1", "True"])
+def test_a_dry_run_by_any_word_for_true_runs_nothing(value, command, small_run, places, monkeypatch):
+    monkeypatch.setattr(pipeline, "execute", None)
+    code, out, _ = command("-m", "method=lora", "task=gsm8k", *small_run, *places, f"dry_run={value}")
+    assert code == 0 and "Nothing was run" in out
 
 
 def test_model_path_that_is_not_there_or_no_checkpoint(refused, tmp_path):
@@ -253,6 +321,15 @@ def test_a_results_folder_that_cannot_be_written(refused, tmp_path):
 def test_a_runs_folder_that_cannot_be_written(refused, tmp_path):
     (tmp_path / "taken").write_text("a file, not a folder")
     assert "runs" in refused(f"runs_dir={tmp_path / 'taken'}")
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=local"]], ids=["here", "local"])
+@pytest.mark.parametrize("name", ["results", "runs"])
+def test_folders_of_a_sweep_that_cannot_be_written(name, launcher, refused, tmp_path):
+    (tmp_path / "taken").write_text("a file, not a folder")
+    assert f"The {name} folder '{tmp_path / 'taken'}' cannot be written" in refused(
+        "-m", *launcher, f"{name}_dir={tmp_path / 'taken'}"
+    )
 
 
 def test_a_corrupt_record_is_reported_skipped_and_kept(command, small_run, places, tmp_path, capfd):

@@ -203,3 +203,10 @@ def test_the_short_way_to_the_recipe_is_the_long_way(extra, monkeypatch):
     short = compose_module.compose_settings(overrides)
     monkeypatch.setattr(compose_module, "_names_in_files", lambda overrides: None)
     assert compose_module.compose_settings(overrides) == short
+
+
+def test_another_results_folder_shares_no_cache_unless_told_so(base):
+    plain = [item for item in base if not item.startswith("runs_dir")]
+    for given, wanted in ((["results_dir=again"], "again/runs"), (["results_dir=./results"], "runs"), ([], "runs"),
+                          (["results_dir=again", "runs_dir=runs"], "runs")):  # fmt: skip
+        assert compose_spec([*plain, *given]).where.runs_dir == wanted
