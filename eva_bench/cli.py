@@ -13,7 +13,7 @@ from eva_bench.settings.compose import compose_spec
 from eva_bench.sweeps import execute
 from eva_bench.sweeps.execute import is_sweep
 from eva_bench.system.arguments import guarded
-from eva_bench.system.paths import choices
+from eva_bench.system.paths import choices, is_group
 
 SHOW = ("-c", "--cfg", "job")  # show the settings instead of running
 
@@ -51,8 +51,13 @@ def help_text() -> str:
         "  in 4 processes:  python run.py suite=gsm8k hydra/launcher=local hydra.launcher.processes=4",
         "  on SLURM:        python run.py suite=gsm8k hydra/launcher=slurm; docs/sweeps.md",
         "Show the settings: python run.py method=eva task=gsm8k --cfg job",
+        "A family of tasks: python run.py method=eva task=glue",
+        "Your own inputs:   data.root=<folder> model.path=<checkpoint> results_dir=<folder>",
+        "Once more:         force=true, although there is a record",
         "",
     ]
+    families = [name for name in sorted({task.partition("/")[0] for task in choices("task")}) if is_group(name)]
+    lines += [f"families  {', '.join(families)}"]
     for group in ("suite", "method", "task", "scale", "model", "tracking"):
         lines += textwrap.wrap(f"{group:<9} {', '.join(choices(group))}", 110, subsequent_indent=" " * 10)
     lines += ["", "Recipe and tuned values follow from scale, task and method; the command line always wins."]

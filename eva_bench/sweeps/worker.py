@@ -18,7 +18,7 @@ from eva_bench.run.session import Session
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import write_atomically
-from eva_bench.system.signals import Interrupted, StopSignal
+from eva_bench.system.signals import Interrupted, StopSignal, leave
 
 
 def run_cells(specs: Iterable[RunSpec]) -> int:
@@ -85,4 +85,4 @@ def read_cells(file: Path, first: int = 0, count: int | None = None) -> list[Run
 
 
 if __name__ == "__main__":
-    sys.exit(run_cells(read_cells(Path(sys.argv[1]), *map(int, sys.argv[2:]))))
+    leave(run_cells(read_cells(Path(sys.argv[1]), *map(int, sys.argv[2:]))))

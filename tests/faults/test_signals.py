@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from eva_bench.settings.compose import compose_spec
 from eva_bench.sweeps.worker import Part, write_cells
 from eva_bench.system.signals import Interrupted, StopSignal
 from tasks import harness
+from tests.conftest import ROOT
 
 LORA = ["method=lora", "task=gsm8k"]
 
@@ -104,3 +107,9 @@ def test_the_signal_goes_to_its_owner_once_the_checkpoint_is_there(number, small
     record = Store(tmp_path / "results").read(spec)
     assert (record.status, record.resumed, record.steps) == ("ok", 1, 4)
     assert Path(spec.where.runs_dir).is_dir()
+
+
+def test_a_signal_while_python_cleans_up_does_not_change_the_exit_code():
+    code = "import atexit, os, signal; from eva_bench.system.signals import leave\n"
+    code += "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM)); leave(0)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

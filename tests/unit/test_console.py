@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from eva_bench.cli import help_text
 from eva_bench.run.console import comparison, introduction, summary
 from eva_bench.system import paths
 from eva_bench.system.progress import Bar
@@ -56,6 +57,13 @@ def test_of_the_best_epoch_only_the_primary_metric_is_shown(tmp_path):
     spec = make_spec()
     shown = summary(record(metrics=metrics), spec, tmp_path)
     assert "best/exact_match_strict" in shown and "best/exact_match_flexible" not in shown
+
+
+def test_help_names_families_and_where_things_go():
+    text = help_text()
+    assert "families  glue, metaworld, vtab1k" in text
+    for setting in ("results_dir=", "data.root=", "model.path=", "force=true"):
+        assert setting in text
 
 
 def test_in_a_pipe_there_is_a_line_at_the_start_and_one_after_ten_seconds(capsys, monkeypatch):
