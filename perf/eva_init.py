@@ -26,7 +26,6 @@ from perf.eva_models import Batches, load_pretrained, random_llama
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "bench"
 RANK, RHO = 16, 2
-freed_memory_is_kept = False
 PEFT_LIMIT = 250  # forward passes after which we end PEFT's loop, which has no limit of its own
 
 
@@ -131,7 +130,7 @@ def against_peft(name: str, model: nn.Module, batches: Batches, quality: Quality
     targets = linear_layers(model)
     rank = min(RANK, min(min(model.get_submodule(t).weight.shape) for t in targets) // RHO)
     bf16 = max(model.get_submodule(t).weight.shape[1] for t in targets) >= BF16_WIDTH
-    row: dict = {"model": name, "freed memory": "kept" if freed_memory_is_kept else "returned", "layers": len(targets)}
+    row: dict = {"model": name, "layers": len(targets)}
     bare_passes(model, targets, batches[:4], bf16)  # warm up
     ours_s, peft_s, bare_s = [], [], []
     initialise_ours, initialise_peft = (partial(eva, model, targets, batches, rank) for eva in (our_eva, peft_eva))
@@ -217,7 +216,6 @@ def svd_against_peft(side: int, rank: int, decay: float, repeats: int) -> dict:
 
 def measure_peft(quick: bool) -> list[dict]:
     """Against PEFT, without and then with the allocator setting of runs."""
-    global freed_memory_is_kept
     names = ["pocket"] if quick else ["minilm", "pocket", "stories260K"]
     loaded = {name: parts for name in names if (parts := load_pretrained(name))}
     cases = [
@@ -228,8 +226,9 @@ def measure_peft(quick: bool) -> list[dict]:
     for kept in (False, True):
         if kept:
             keep_freed_memory()  # as every run of the suite does
-            freed_memory_is_kept = True
-        rows += [against_peft(*case, repeats=1 if quick or case[0] == "minilm" else 3) for case in cases]
+        for case in cases:
+            row = against_peft(*case, repeats=1 if quick or case[0] == "minilm" else 3)
+            rows.append({"freed memory": "kept" if kept else "returned"} | row)
     return rows
 
 
