@@ -32,7 +32,7 @@ class SolverConfig:
     center: bool = True
     use_label_mask: bool = False
     tolerance: float = 0.0025
-    layer_tolerance: float = 0.035
+    layer_tolerance: float = 0.0325
     tau: float = 0.99
     min_batches: int = 16
     max_batches: int = 256

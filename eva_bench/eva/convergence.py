@@ -12,6 +12,8 @@ from torch import Tensor
 
 from eva_bench.eva.moments import BatchMoments, Moments, Spectrum
 
+ENOUGH_BATCHES = 24  # of a process: what they vary is known by then, and collecting it is not free
+
 
 class BatchVariation:
     """How much a layer's second moments vary between batches, along its leading directions.
@@ -29,6 +31,7 @@ class BatchVariation:
         self.recent = torch.zeros(2 + columns * (columns + 1), dtype=torch.float64, device=device)
         self.variance = torch.zeros_like(self.recent)  # the same sums over all earlier bases
         self.basis: Tensor | None = None
+        self.collected = 0  # batches, by this process
 
     def renew(self, spectrum: Spectrum, moments: Moments) -> None:
         """Watch the leading directions of everything absorbed so far."""
@@ -41,8 +44,9 @@ class BatchVariation:
 
     def add(self, batch: BatchMoments) -> None:
         """Take in the sums of one batch."""
-        if self.basis is None or not batch.count:
+        if self.basis is None or not batch.count or self.collected >= ENOUGH_BATCHES:
             return
+        self.collected += 1
         products = batch.matrix.float()
         if self.exact:
             products = products @ self.basis  # (in, q); a sketch's test matrix is the basis already
