@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup run test lint perf benchmark fetch tables claims figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
+.PHONY: help setup run test lint perf benchmark fetch tables claims probes figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ tables: $(READY)  ## Tables from the committed records: results/tables
 
 figures: $(READY)  ## Figures from the committed records: results/figures
 	$(PY) -m eva_bench.reporting.figures $(ARGS)
+
+probes: $(READY)  ## What fine-tuning did to a model: make probes ARGS="intruders suite=gsm8k" (docs/probes.md)
+	@$(PY) -m eva_bench.probes $(ARGS)
 
 report: $(READY)  ## One page to look at, from the records: results/report/index.html
 	$(PY) -m eva_bench.reporting.page $(ARGS)

@@ -10,9 +10,12 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 import torch
 from torch import Tensor, nn
 
+from eva_bench.assets.catalogue import entry, load_rows
 from eva_bench.methods.base import method_config
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
+from eva_bench.settings.spec import RunSpec
+from eva_bench.system.errors import UserError
 
 Example = dict[str, Any]
 Batch = dict[str, Tensor]
@@ -23,6 +26,14 @@ T = TypeVar("T")
 def task_config(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose values are checked, as for methods (`method_config`)."""
     return method_config(cls)
+
+
+@dataclass
+class Rows:
+    """Rows and the manifest's name of the data set they are from."""
+
+    rows: list[dict[str, Any]]
+    dataset: str
 
 
 @dataclass
@@ -98,6 +109,29 @@ class Task:
     def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """Metrics (fractions 0-1) from samples alone."""
         raise NotImplementedError
+
+
+def split_rows(spec: RunSpec) -> tuple[Rows, Rows]:
+    """Training and evaluation rows; for stage=tune the latter are validation rows that training never sees.
+
+    Raises:
+        UserError: a data set is not on this machine, or there is nothing to validate on.
+    """
+    root, data, limit = spec.data.root, spec.data, spec.eval.limit
+    train_name, eval_name = spec.identity.train_data.name, spec.identity.eval_data.name
+    train_info, eval_info = entry(train_name), entry(eval_name)
+    if spec.stage == "final":
+        rows = load_rows(train_name, train_info.get("final_train", "train"), root)
+        held_out = load_rows(eval_name, eval_info.get("test", "test"), root)
+        return Rows(rows, train_name), Rows(held_out[:limit], eval_name)
+    rows = load_rows(train_name, "train", root)
+    if "generator" in eval_info or "validation" in eval_info:
+        held_out = load_rows(eval_name, eval_info.get("validation", "validation"), root)
+    elif 0 < data.holdout < len(rows):
+        rows, held_out, eval_name = rows[: -data.holdout], rows[-data.holdout :], train_name
+    else:
+        raise UserError(f"stage=tune needs data.holdout between 1 and {len(rows) - 1}: rows kept aside from training.")
+    return Rows(rows, train_name), Rows(held_out[:limit], eval_name)
 
 
 class Calibration:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from eva_bench.methods.base import Method
-from eva_bench.run.prepare import build
+from eva_bench.settings.build import build
 from eva_bench.settings.schema import (
     DataSettings,
     EvalSettings,

@@ -35,6 +35,11 @@ def entry(name: str) -> dict[str, Any]:
     return manifest()[name]
 
 
+def pretraining_data(model: str) -> str | None:
+    """The entry with held-out pretraining data of a model of conf/model/, which forgetting is measured on; or None."""
+    return next((name for name, info in manifest().items() if model in info.get("pretraining_of", ())), None)
+
+
 def local_file(name: str, split: str, root: str | None) -> Path:
     """Path of a split's file below the data root; of several alternatives in the manifest, the first that is there.
 

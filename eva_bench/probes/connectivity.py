@@ -11,8 +11,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from eva_bench.methods.layer import Factors
-from eva_bench.probes.permutations import Permutations, State, Wiring, match, permute
+from eva_bench.methods.layer import Factors, own_weight
+from eva_bench.probes.permutations import Permutations, State, Wiring, match, permute, wiring
+from eva_bench.probes.result import Findings
+from eva_bench.probes.subjects import Subject
+from eva_bench.probes.trained import install
+from eva_bench.probes.workbench import Workbench
+from eva_bench.system.arguments import Arguments
+from eva_bench.system.errors import UserError
 
 POINTS = 11  # of a path
 
@@ -106,3 +112,72 @@ def straight_through(
             moving[name].grad = None if gradient is None else gradient / 2  # half way: each end counts half
         optimizer.step()
     return best, losses
+
+
+class Options(Arguments):
+    """Settings of the probe.
+
+    Attributes:
+        points: of a path.
+        permute: also match the hidden units of the second model to the first's.
+        scores: also the task's score at the ends and half way, and of all models merged.
+    """
+
+    points: int = POINTS
+    permute: bool = False
+    scores: bool = False
+
+
+def probe(subjects: Sequence[Subject], options: Options) -> Findings:
+    """Path and barrier between two runs of one base model, and the mean of all models that are given.
+
+    Raises:
+        UserError: fewer than two runs, or runs of different base models.
+    """
+    if len(subjects) < 2:
+        raise UserError("connectivity needs two runs or more: run=<id>,<id>.")
+    if len({str(subject.checkpoint) for subject in subjects}) > 1:
+        raise UserError("connectivity needs runs that started from one base model.")
+    bench = Workbench(subjects[0])
+    module = bench.bundle.module
+    updates = [{name: layer.update for name, layer in subject.layers()} for subject in subjects]
+    states = _states(subjects)
+
+    def at(state: State, value: Callable[[], float] = bench.loss) -> float:
+        write_state(module, state)
+        return value()
+
+    summary: dict[str, float | int | None] = {}
+    layers: dict[str, dict[str, float | int | list[float]]] = {}
+    paths = {"straight": states[1]}
+    if options.permute:
+        units = wiring(module)
+        paths["permuted"] = permute(states[1], match(states[0], states[1], units, 0), units.axes)
+    for name, second in paths.items():
+        losses = path(states[0], second, at, options.points)
+        layers[name] = {"loss": losses}
+        summary |= {f"{name}_barrier": barrier(losses), f"{name}_half_way": losses[len(losses) // 2]}
+    shared = [name for name in updates[0] if name in updates[1]]
+    pairs = [(updates[0][name], updates[1][name]) for name in shared]
+    cosines = [float((a * b).sum() / (a.norm() * b.norm())) for a, b in pairs if a.any() and b.any()]
+    summary["update_alignment"] = sum(alignment(*pair) for pair in pairs) / len(pairs)
+    summary["update_cosine"] = sum(cosines) / len(cosines) if cosines else None
+    merged = merge(states)
+    summary["merged_loss"] = at(merged)
+    if options.scores:
+        ends = {"first": states[0], "second": states[1], "half_way": merge(states[:2]), "merged": merged}
+        summary |= {f"{name}_score": at(state, bench.score) for name, state in ends.items()}
+    return Findings(summary=summary, layers=layers)
+
+
+def _states(subjects: Sequence[Subject]) -> list[State]:
+    """The merged parameters of every subject by the same names; a head tied to the embedding is untied for all."""
+    changed = dict.fromkeys(name for subject in subjects for name in subject.trained.factors)
+    states = []
+    for subject in subjects:
+        mine = subject.bundle.module
+        for name in changed:
+            own_weight(mine, mine.get_submodule(name))
+        install(mine, subject.trained)
+        states.append(read_state(mine))
+    return states

@@ -9,6 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from eva_bench.methods.base import Method
+from eva_bench.methods.layer import Adapter
+from eva_bench.probes.result import Findings
+from eva_bench.probes.subjects import Subject
+from eva_bench.probes.workbench import TRAIN_EXAMPLES, Workbench
+from eva_bench.settings.build import build
+from eva_bench.settings.spec import stream_seed
+from eva_bench.system.arguments import Arguments
+from eva_bench.task import Calibration
+
 ITERATIONS = 40
 TOLERANCE = 1e-3  # of the eigenvalue, relative
 
@@ -76,6 +86,42 @@ def lanczos(
         beside.append(norm)
         basis.append(image / norm)
     return Eigenvalues(float(values[-1]), float(values[0]), residual, step)
+
+
+class Options(Arguments):
+    """Settings of the probe.
+
+    Attributes:
+        examples: training examples that the loss is the mean of.
+        iterations, tolerance: of Lanczos.
+    """
+
+    examples: int = TRAIN_EXAMPLES
+    iterations: int = ITERATIONS
+    tolerance: float = TOLERANCE
+
+
+def probe(subject: Subject, options: Options) -> Findings:
+    """Curvature at the initialisation of a run, by the parameters of its adapter (full fine-tuning: by all)."""
+    bench = Workbench(subject)
+    spec = bench.spec
+    method, seed = build(spec.method, Method), stream_seed(spec.seed, "calibration_order")
+    calibration = Calibration(bench.task, bench.bundle, bench.train().examples, spec.calibration.batch_size, seed)
+    adapter = method.attach(bench.bundle, calibration, stream_seed(spec.seed, "initialisation"))
+    examples = [calibration.examples[i] for i in calibration.order[: options.examples]]
+    found = hessian_ends(
+        lambda: bench.differentiable(examples), _parameters(adapter), seed, options.iterations, options.tolerance
+    )
+    summary = {"largest": found.largest, "smallest": found.smallest, "residual": found.residual, "lr": spec.train.lr}
+    return Findings(summary=summary | {"iterations": found.iterations, "examples": len(examples)})
+
+
+def _parameters(adapter: Adapter) -> list[Tensor]:
+    """What is trained in the adapted layers: a head and biases, which all methods share, are left out."""
+    inside = [
+        p for layer in adapter.layers.values() for p in (layer.A, layer.B, layer.s, layer.magnitude) if p is not None
+    ]
+    return [p for p in inside if p.requires_grad] or list(adapter.trained().values())
 
 
 def _ritz(diagonal: list[float], beside: list[float]) -> tuple[Tensor, Tensor]:

@@ -17,23 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
-from eva_bench.assets.catalogue import entry, load_rows, manifest
+from eva_bench.assets.catalogue import entry, load_rows
 from eva_bench.models.batches import IGNORED_LABEL
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.classifier import context_length, find_head
 from eva_bench.system.paths import ROOT
 
 PREFIX = "forgetting/"
+LOSS = f"{PREFIX}loss"
 WINDOW = 512  # longest piece of a text, in tokens
 BATCH = 32
 MASKED = 0.15  # share of the tokens of a text that an encoder has to restore (BERT, arXiv:1810.04805)
 
 Rows = Sequence[dict[str, Any]]
-
-
-def dataset_of(model: str) -> str | None:
-    """The manifest's entry with held-out pretraining data of a model of conf/model/; None if there is none."""
-    return next((name for name, info in manifest().items() if model in info.get("pretraining_of", ())), None)
 
 
 @torch.inference_mode()
@@ -42,7 +38,7 @@ def measure(bundle: ModelBundle, dataset: str, folder: Path, root: str | None = 
 
     Args:
         bundle: the model, untouched or tuned.
-        dataset: the entry that `dataset_of` gives.
+        dataset: the entry that `catalogue.pretraining_data` gives.
         folder: the checkpoint that the model was loaded from; encoders take their masked-word head from it.
         root: where data sets lie.
 

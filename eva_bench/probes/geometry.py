@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
+from eva_bench.eva.engine import compute_subspaces
+from eva_bench.probes.result import Findings, mean_of
+from eva_bench.probes.subjects import Subject
 from eva_bench.probes.trained import Layer
+from eva_bench.probes.workbench import Workbench
+from eva_bench.settings.spec import stream_seed
+from eva_bench.system.arguments import Arguments
+from eva_bench.task import Calibration
+
+FULL_RANK = 8  # of the subspaces that a fully trained layer is compared with
 
 
 def stable_rank(matrix: Tensor) -> float:
@@ -74,3 +84,62 @@ def where(updates: Mapping[str, Tensor]) -> dict[str, float]:
     squares = {name: float(update.double().square().sum()) for name, update in updates.items()}
     total = sum(squares.values())
     return {name: square / total if total else 0.0 for name, square in squares.items()}
+
+
+class Options(Arguments):
+    """Settings of the probe.
+
+    Attributes:
+        rank: of the subspaces; None: the adapter's own, `FULL_RANK` for layers that were trained whole.
+    """
+
+    rank: int | None = None
+
+
+def probe(subject: Subject, options: Options) -> Findings:
+    """Size, shares and place of every update; of runs, also EVA's subspaces of the task's inputs."""
+    found = dict(subject.layers())
+    ranks = {name: _rank(layer, options) for name, layer in found.items()}
+    inputs = _inputs(subject, ranks) if subject.spec is not None else {}
+    places = where({name: layer.update for name, layer in found.items()})
+    layers = {}
+    for name, layer in found.items():
+        components, explained = inputs.get(name, (None, None))
+        row = size(layer) | shares(layer, ranks[name], components)
+        row |= {"place": places[name], "rank": ranks[name]}
+        layers[name] = row if explained is None else row | {"explained": explained}
+    names = [
+        "frobenius",
+        "spectral",
+        "stable_rank",
+        "pissa",
+        "pissa_in",
+        "pissa_out",
+        "milora",
+        "milora_in",
+        "milora_out",
+    ]
+    total = mean_of(layers, *names, "chance_in", "chance_out", "chance", *(["eva_in"] if inputs else []))
+    if inputs and len(layers) > 2:
+        columns = [[row[name] for row in layers.values()] for name in ("place", "explained")]
+        total["place_and_explained_spearman"] = float(spearmanr(*columns).statistic)
+    return Findings(summary=total, layers=layers)
+
+
+def _rank(layer: Layer, options: Options) -> int:
+    return min(options.rank or layer.rank or FULL_RANK, *layer.base.shape)
+
+
+def _inputs(subject: Subject, ranks: dict[str, int]) -> dict[str, tuple[Tensor, float]]:
+    """EVA's components of every layer's input, (rank, in), and the share of the variance that they explain."""
+    bench = Workbench(subject)
+    spec = bench.spec
+    seed = stream_seed(spec.seed, "calibration_order")
+    batches = Calibration(bench.task, bench.bundle, bench.train().examples, spec.calibration.batch_size, seed)
+    result = compute_subspaces(
+        bench.bundle.module, list(ranks), batches, components=ranks, row_mask=bench.bundle.row_mask, seed=seed
+    )
+    return {
+        name: (layer.components, float(layer.eigenvalues.sum() / layer.total_variance))
+        for name, layer in result.layers.items()
+    }

@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from eva_bench.probes.trained import Layer
+from eva_bench.models.linear import weight_matrix
+from eva_bench.probes.result import Findings
+from eva_bench.probes.subjects import Subject
+from eva_bench.probes.trained import Layer, install
+from eva_bench.probes.workbench import Workbench
+from eva_bench.system.arguments import Arguments
 
 TOP = 10  # the paper's k and epsilon
 EPSILON = 0.5
 EPSILONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0)  # lambda
 
 
 def similarities(layer: Layer, top: int = TOP) -> Tensor:
@@ -57,6 +63,53 @@ def mitigated(layer: Layer, factor: float, top: int = TOP, epsilon: float = EPSI
         return tuned
     first = int(found[0])
     return tuned + (factor - 1) * S[first] * torch.outer(U[:, first], V[first])
+
+
+class Options(Arguments):
+    """Settings of the probe.
+
+    Attributes:
+        k, epsilon: as in the paper; counts for other values are reported beside.
+        mitigation: of runs, also scale the top intruder by every factor and measure loss and forgetting.
+    """
+
+    k: int = TOP
+    epsilon: float = EPSILON
+    mitigation: bool = False
+
+
+def probe(subject: Subject, options: Options) -> Findings:
+    """Intruders per layer; with mitigation, what scaling the top ones does to the task and to forgetting."""
+    found = {name: similarities(layer, options.k) for name, layer in subject.layers()}
+    total: dict[str, float | int | None] = {"intruders": sum(count(row, options.epsilon) for row in found.values())}
+    total |= {"vectors": sum(len(row) for row in found.values()), "layers": len(found)}
+    for name in sweep(next(iter(found.values())), (1, options.k), EPSILONS):
+        total[name] = sum(sweep(row, (1, options.k), EPSILONS)[name] for row in found.values())
+    layers = {
+        name: {"intruders": count(row, options.epsilon), "similarity": row.tolist()} for name, row in found.items()
+    }
+    return Findings(summary=total | (_mitigation(subject, options) if options.mitigation else {}), layers=layers)
+
+
+def _mitigation(subject: Subject, options: Options) -> dict[str, float | int | None]:
+    bench, module = Workbench(subject), subject.bundle.module
+    touched = {
+        name: {factor: mitigated(layer, factor, options.k, options.epsilon) for factor in FACTORS}
+        for name, layer in subject.layers()
+    }
+    install(module, subject.trained)
+    measured = {}
+    for factor in FACTORS:
+        _set_weights(module, {name: weights[factor] for name, weights in touched.items()})
+        values = {"loss": bench.loss()} | bench.forgetting()
+        measured |= {f"lambda={factor:g} {name}": value for name, value in values.items()}
+    return measured
+
+
+@torch.no_grad()
+def _set_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        weight_matrix(module.get_submodule(name)).copy_(weight)
 
 
 def _left(matrix: Tensor) -> Tensor:

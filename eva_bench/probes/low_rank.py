@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from eva_bench.probes.geometry import stable_rank_of
+from eva_bench.probes.result import Findings, mean_of
+from eva_bench.probes.subjects import Subject
+from eva_bench.probes.trained import install
+from eva_bench.probes.workbench import TRAIN_EXAMPLES, Workbench
+from eva_bench.system.arguments import Arguments
+from eva_bench.system.errors import UserError
 
 # WeLore (arXiv:2407.11239): thresholds on normalised singular values, by the share of the model that is to go.
 WELORE = {0.1: 0.065, 0.2: 0.084, 0.3: 0.115, 0.4: 0.145, 0.5: 0.175, 0.6: 0.215, 0.7: 0.26}
@@ -70,3 +76,35 @@ def gradients(module: nn.Module, names: tuple[str, ...], loss: Callable[[], Tens
         S = torch.linalg.svdvals(gradient.float())
         measures[name] = {"stable_rank": stable_rank_of(S), "energy_rank": energy_rank(S), "norm": float(S.norm())}
     return measures
+
+
+class Options(Arguments):
+    """Settings of the probe.
+
+    Attributes:
+        reduction: the share of the model that WeLore would take away, a key of WELORE.
+    """
+
+    reduction: float = 0.5
+
+
+def probe(subject: Subject, options: Options) -> Findings:
+    """Rank measures of base, tuned weight and update; of runs, also of the gradient before and after training."""
+    if options.reduction not in WELORE:
+        raise UserError(f"reduction={options.reduction:g} is not one of {', '.join(map(str, WELORE))}.")
+    threshold, layers = WELORE[options.reduction], {}
+    for name, layer in subject.layers():
+        parts = {"base": layer.base, "tuned": layer.tuned, "update": layer.update}
+        profiles = {part: profile(matrix, threshold) for part, matrix in parts.items()}
+        layers[name] = {f"{part}_{key}": value for part, row in profiles.items() for key, value in row.items()}
+    if subject.spec is not None:
+        bench, names = Workbench(subject), tuple(layers)
+        examples = bench.train().examples[:TRAIN_EXAMPLES]
+        for when in ("before", "after"):
+            if when == "after":
+                install(bench.bundle.module, subject.trained)
+            for name, row in gradients(bench.bundle.module, names, lambda: bench.differentiable(examples)).items():
+                layers[name] |= {f"gradient_{when}_{key}": value for key, value in row.items()}
+    total = mean_of(layers, *next(iter(layers.values())))
+    low = low_rank_layers({name: row["base_share"] for name, row in layers.items()})
+    return Findings(summary=total | {"low_rank_layers": len(low), "layers": len(layers)}, layers=layers)

@@ -201,5 +201,5 @@ def _blocks(gain: Tensor, heads: int) -> Tensor:
 
 def _assign(gain: Tensor) -> tuple[Tensor, float]:
     """For every row its column, and the sum of what was chosen."""
-    rows, columns = linear_sum_assignment(gain.numpy(), maximize=True)
-    return torch.from_numpy(columns), float(gain[rows, columns].sum())
+    rows, columns = linear_sum_assignment(gain.cpu().numpy(), maximize=True)
+    return torch.from_numpy(columns).to(gain.device), float(gain[rows, columns].sum())

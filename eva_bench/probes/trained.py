@@ -105,7 +105,7 @@ def read_adapter(folder: Path) -> Trained:
     return Trained(factors, parameters, config.get("base_model_name_or_path"))
 
 
-def read_state(module: nn.Module) -> Trained:
+def from_module(module: nn.Module) -> Trained:
     """A fully fine-tuned model, given loaded."""
     state = module.state_dict()
     return Trained(parameters={name: value.float() for name, value in state.items() if value.is_floating_point()})

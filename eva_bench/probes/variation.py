@@ -11,7 +11,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from eva_bench.probes.result import Findings, mean_of
+from eva_bench.probes.subjects import Subject
 from eva_bench.probes.trained import Layer
+from eva_bench.system.arguments import Arguments
 
 LEADING = 8  # components whose joint span is compared, or as many as the adapter's rank
 
@@ -28,7 +31,7 @@ def variation(layer: Layer, leading: int = LEADING) -> dict[str, float]:
     U0, S0, V0 = torch.linalg.svd(layer.base, full_matrices=False)
     U, S, V = torch.linalg.svd(layer.tuned, full_matrices=False)
     cosines = ((U.T @ U0).abs() + (V @ V0.T).abs()) / 2  # (m, m): tuned, base
-    rows, columns = linear_sum_assignment(cosines.numpy(), maximize=True)
+    rows, columns = linear_sum_assignment(cosines.cpu().numpy(), maximize=True)
     leading = min(leading, len(S))
     return {
         "values": float((S - S0).abs().mean()),
@@ -36,6 +39,22 @@ def variation(layer: Layer, leading: int = LEADING) -> dict[str, float]:
         "matched": 1 - float(cosines[rows, columns].mean()),
         "subspace": (_turn(U0[:, :leading], U[:, :leading]) + _turn(V0[:leading].T, V[:leading].T)) / 2,
     }
+
+
+class Options(Arguments):
+    """Settings of the probe.
+
+    Attributes:
+        leading: components whose joint span is compared.
+    """
+
+    leading: int = LEADING
+
+
+def probe(subject: Subject, options: Options) -> Findings:
+    """Variation per layer, and its mean."""
+    layers = {name: variation(layer, options.leading) for name, layer in subject.layers()}
+    return Findings(summary=mean_of(layers, "values", "vectors", "matched", "subspace"), layers=layers)
 
 
 def _turn(first: Tensor, second: Tensor) -> float:

@@ -38,7 +38,7 @@ def code_version() -> dict[str, Any]:
 
 
 # Whole folders: an edit anywhere in what initialises, trains or evaluates must never be answered from an old cache.
-ROOMS = ("run", "eva", "methods", "models", "settings", "assets")
+ROOMS = ("run", "probes", "eva", "methods", "models", "settings", "assets")
 CODE = ("baselines", "tasks", "eva_bench/task.py", *(f"eva_bench/{room}" for room in ROOMS))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import yaml
 from pydantic import Field, ValidationError
 
-from eva_bench.assets.catalogue import entry
+from eva_bench.assets.catalogue import entry, pretraining_data
 from eva_bench.assets.fetch import check_network, fetch_dataset, fetch_model, verify_dataset
 from eva_bench.settings.compose import compose_settings, dataset_names, to_settings
 from eva_bench.settings.explain import explain_settings_error
@@ -89,6 +89,8 @@ def needs(wanted: FetchArguments) -> Needs:
         found.models[wanted.model] = _model(wanted.model)
     if wanted.data:
         found.datasets.append(wanted.data)
+    held_out = [pretraining_data(name) for name in found.models]  # which forgetting is measured on
+    found.datasets += [name for name in held_out if name is not None]
     names = dict.fromkeys(part for name in found.datasets for part in entry(name).get("parts", [name]))
     found.datasets = [name for name in names if "generator" not in entry(name)]
     return found

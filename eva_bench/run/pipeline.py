@@ -6,18 +6,19 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from eva_bench import models
-from eva_bench.assets.catalogue import entry, load_rows
+from eva_bench.assets.catalogue import pretraining_data
+from eva_bench.assets.identity import model_folder
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.probes import forgetting
 from eva_bench.records import samples
 from eva_bench.records.environment import cached_name, code_checksum
 from eva_bench.records.record import thin
@@ -28,15 +29,7 @@ from eva_bench.settings.spec import RunSpec, fingerprint, stream_seed, what
 from eva_bench.system.errors import UserError
 from eva_bench.system.processes import cpu_threads, distributed, is_main_process, keep_freed_memory
 from eva_bench.system.progress import Bar, say, warn
-from eva_bench.task import Calibration, TrainData, mean_loss
-
-
-@dataclass
-class Rows:
-    """Rows and the manifest's name of the data set they are from."""
-
-    rows: list[dict[str, Any]]
-    dataset: str
+from eva_bench.task import Calibration, Rows, TrainData, mean_loss, split_rows
 
 
 def execute(run: Run) -> None:
@@ -49,7 +42,7 @@ def execute(run: Run) -> None:
     with meter.phase("load"):
         head_seed = stream_seed(spec.seed, "head")
         bundle = models.load(spec.model, spec.data, _device(), run.task.outputs, head_seed)
-        train_rows, eval_rows = _rows(run)
+        train_rows, eval_rows = split_rows(spec)
         data = _encoded(run, train_rows, bundle)
         outcome.model, outcome.data = bundle.origin, data.facts
     run.tracker.start(spec.run_id, spec.what(), *group_and_tags(spec, spec.origins))
@@ -59,6 +52,8 @@ def execute(run: Run) -> None:
     if run.task.primary not in outcome.metrics_before:
         known = ", ".join(sorted(outcome.metrics_before))
         raise UserError(f"task.primary={run.task.primary} is no metric of {spec.task.name}. Known: {known}.")
+    with meter.phase("forgetting_before"):
+        outcome.metrics_before |= _retained_before(run, bundle)
     say(f"before training: {_show(run, outcome.metrics_before)}")
 
     with meter.phase("init"):
@@ -75,31 +70,14 @@ def execute(run: Run) -> None:
     with meter.phase("eval"), adapter.merged():
         samples.begin(run.folder / "samples.jsonl", _answerer(spec, adapter), fresh=spec.where.force)
         metrics = _evaluate(run, bundle, eval_rows, run.folder / "samples.jsonl", "after training")
+    with meter.phase("forgetting"), adapter.merged():
+        retained = _retained(run, bundle) if forgetting.LOSS in outcome.metrics_before else {}
     if spec.eval.every_epoch:
         outcome.epochs = [*outcome.epochs, {"step": outcome.steps} | metrics]
         metrics |= _best_epoch(outcome.epochs, run.task.primary)
-    outcome.metrics = metrics
+    outcome.metrics = metrics | retained
     run.store.check_claims()
-    _export(run, bundle, adapter)
-
-
-def _rows(run: Run) -> tuple[Rows, Rows]:
-    """Training and evaluation rows; for stage=tune the latter are validation rows that training never sees."""
-    root, data, limit = run.spec.data.root, run.spec.data, run.spec.eval.limit
-    train_name, eval_name = run.spec.identity.train_data.name, run.spec.identity.eval_data.name
-    train_info, eval_info = entry(train_name), entry(eval_name)
-    if run.spec.stage == "final":
-        rows = load_rows(train_name, train_info.get("final_train", "train"), root)
-        held_out = load_rows(eval_name, eval_info.get("test", "test"), root)
-        return Rows(rows, train_name), Rows(held_out[:limit], eval_name)
-    rows = load_rows(train_name, "train", root)
-    if "generator" in eval_info or "validation" in eval_info:
-        held_out = load_rows(eval_name, eval_info.get("validation", "validation"), root)
-    elif 0 < data.holdout < len(rows):
-        rows, held_out, eval_name = rows[: -data.holdout], rows[-data.holdout :], train_name
-    else:
-        raise UserError(f"stage=tune needs data.holdout between 1 and {len(rows) - 1}: rows kept aside from training.")
-    return Rows(rows, train_name), Rows(held_out[:limit], eval_name)
+    outcome.adapter_bytes = _export(run, bundle, adapter, run.folder)
 
 
 def _encoded(run: Run, rows: Rows, bundle: ModelBundle) -> TrainData:
@@ -131,6 +109,32 @@ def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]
         metrics = _evaluate(run, bundle, rows, folder / "samples.jsonl", "before training")
         cache.save_metrics(folder / "metrics.json", metrics)
     return metrics
+
+
+def _retained_before(run: Run, bundle: ModelBundle) -> dict[str, float]:
+    """What the untouched model knows of its pretraining data, shared by all tasks, methods and seeds."""
+    spec = run.spec
+    dataset = pretraining_data(spec.model.name)
+    key = fingerprint([what(spec.model), spec.identity.model.sha256, dataset, spec.data.image_size, spec.protocol])
+    file = run.caches / "before" / cached_name(f"pretraining-{key[:16]}").replace(".safetensors", ".json")
+    known = None if spec.where.force else cache.load_metrics(file)
+    if known is None:
+        known = _retained(run, bundle)
+        if known:  # data that is not here today may be tomorrow
+            cache.save_metrics(file, known)
+    return known
+
+
+def _retained(run: Run, bundle: ModelBundle) -> dict[str, float]:
+    """Loss and score on held-out pretraining data; nothing, with a warning, where it is not on this machine."""
+    dataset = pretraining_data(run.spec.model.name)
+    if dataset is None:
+        return {}
+    try:
+        return forgetting.measure(bundle, dataset, model_folder(run.spec.model), run.spec.data.root)
+    except UserError as error:
+        warn(f"forgetting is not measured: {error}")
+        return {}
 
 
 def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, title: str) -> dict[str, float]:
@@ -226,6 +230,12 @@ def _train_now(
         with adapter.merged():
             return _evaluate(run, bundle, eval_rows, samples_file, f"after step {step}")
 
+    snapshots = train.snapshot_steps(train.total_steps(spec.train, len(data.examples)), spec.train.snapshots)
+
+    def after_step(step: int) -> None:
+        if step in snapshots and is_main_process():
+            _export(run, bundle, adapter, run.folder / "snapshots" / f"step-{step}")
+
     run.session.stop.deferred = True
     try:
         with Bar("training") as bar:
@@ -242,6 +252,7 @@ def _train_now(
                 progress=_while_ours(run, bar),
                 log=run.tracker.log,
                 result=result,
+                after_step=after_step,
                 after_epoch=after_epoch if spec.eval.every_epoch else None,
             )
     finally:
@@ -264,18 +275,18 @@ def _keep_facts(run: Run, result: train.TrainResult) -> None:
     outcome.micro_batch_size, outcome.waited_s = result.micro_batch_size, result.waited_s
 
 
-def _export(run: Run, bundle: ModelBundle, adapter: Adapter) -> None:
-    """Stock PEFT LoRA for every method with low-rank layers; the whole checkpoint for full fine-tuning."""
-    base = run.spec.identity.model.checkpoint
+def _export(run: Run, bundle: ModelBundle, adapter: Adapter, folder: Path) -> int:
+    """Stock PEFT LoRA for every method with low-rank layers, the whole checkpoint for full fine-tuning.
+
+    Returns:
+        Size of the weights in bytes.
+    """
     if adapter.layers:
-        factors = run.method.export(adapter)
-        size = export_adapter(
-            run.folder / "adapter", factors, bundle.module, bundle.kind, bundle.head, base, adapter.biases
-        )
-    else:
-        models.save(bundle, run.folder / "model")
-        size = sum(file.stat().st_size for file in (run.folder / "model").glob("*.safetensors"))
-    run.outcome.adapter_bytes = size
+        factors, base = run.method.export(adapter), run.spec.identity.model.checkpoint
+        head, biases = bundle.head, adapter.biases
+        return export_adapter(folder / "adapter", factors, bundle.module, bundle.kind, head, base, biases)
+    models.save(bundle, folder / "model")
+    return sum(file.stat().st_size for file in (folder / "model").glob("*.safetensors"))
 
 
 def _show(run: Run, metrics: dict[str, float]) -> str:

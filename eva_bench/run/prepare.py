@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
-
-from hydra.utils import get_class
-from pydantic import ValidationError
 
 from eva_bench import models
 from eva_bench.methods.base import Method
@@ -16,16 +12,14 @@ from eva_bench.records.record import Outcome
 from eva_bench.records.store import Store
 from eva_bench.records.wandb import Tracker
 from eva_bench.run.session import Session
-from eva_bench.settings.explain import explain_validation_error
-from eva_bench.settings.schema import Choice, TrackingSettings
+from eva_bench.settings.build import build
+from eva_bench.settings.schema import TrackingSettings
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import check_writable
 from eva_bench.system.meter import Meter
 from eva_bench.system.processes import is_main_process
 from eva_bench.task import Task
-
-Part = TypeVar("Part", Method, Task)
 
 
 @dataclass
@@ -56,25 +50,6 @@ class Run:
     def caches(self) -> Path:
         """Where runs leave what others can use."""
         return self.base / "cache"
-
-
-def build(choice: Choice, kind: type[Part]) -> Part:
-    """A method or task from its choice.
-
-    Raises:
-        UserError: `_target_` names no such class, or the class refuses a value.
-    """
-    group = kind.__name__.lower()
-    try:
-        found = get_class(choice.target)
-    except Exception as error:
-        raise UserError(f"{group}._target_={choice.target} cannot be imported: {error}") from error
-    if not issubclass(found, kind):
-        raise UserError(f"{group}._target_={choice.target} is no {group} of this suite.")
-    try:
-        return found(**choice.values)
-    except ValidationError as error:
-        raise UserError(explain_validation_error(error, group)) from error
 
 
 def prepare(spec: RunSpec, session: Session, store: Store) -> Run:

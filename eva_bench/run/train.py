@@ -52,6 +52,11 @@ def total_steps(train: TrainSettings, n_examples: int) -> int:
     return max(1, math.ceil(train.epochs * n_examples / train.batch_size))
 
 
+def snapshot_steps(total: int, count: int) -> set[int]:
+    """At most `count` steps from the first to the last, evenly spaced in their logarithm."""
+    return {round(total ** (i / max(count - 1, 1))) for i in range(count)} if count != 1 else {total}
+
+
 def learning_rate_factor(step: int, total: int, schedule: str, warmup_ratio: float) -> float:
     """Factor on the peak learning rate at a step counted from 0: linear warm-up, then the schedule."""
     warmup = math.ceil(warmup_ratio * total)
@@ -103,12 +108,14 @@ def fit(
     stop: StopSignal | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     log: Callable[[dict[str, float]], None] = lambda values: None,
+    after_step: Callable[[int], None] = lambda step: None,
     after_epoch: Callable[[int], dict[str, float]] | None = None,
     result: TrainResult | None = None,
 ) -> TrainResult:
     """Train the adapter; continues from `checkpoint_file` if it is there.
 
     Args:
+        after_step: called with the number of steps after every step.
         after_epoch: called with the number of steps after every epoch but the last; its metrics are kept.
         result: filled step by step, so that it is known how far a run came that fails.
 
@@ -165,6 +172,7 @@ def fit(
             log(
                 {"train/loss": value, "train/grad_norm": norm, "train/lr": peak_lrs[0] * factor, "train/step": step + 1}
             )
+            after_step(step + 1)
             if after_epoch and step + 1 < total and ends_epoch(step + 1, train.batch_size, len(examples)):
                 result.epochs.append(_evaluate_between(after_epoch, step + 1, model))
             due = time.monotonic() - last_save > 60 * train.checkpoint_minutes

@@ -136,6 +136,7 @@ class TrainSettings(Frozen):
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the autocast
     loss_on_prompt: bool = False
     checkpoint_minutes: float = where_field(10.0, ge=0)  # 0: after every step
+    snapshots: int = where_field(0, ge=0)  # exports on the way, at so many logarithmically spaced steps, for probes
 
 
 class EvalSettings(Frozen):

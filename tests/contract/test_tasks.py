@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from eva_bench.assets.catalogue import entry
-from eva_bench.run.prepare import build
+from eva_bench.settings.build import build
 from eva_bench.settings.compose import compose_spec
 from eva_bench.settings.schema import TaskChoice
 from eva_bench.task import Task

@@ -11,7 +11,7 @@ import pytest
 from eva_bench.assets.catalogue import entry, load_rows
 from eva_bench.records.store import Store
 from eva_bench.run.cell import run_cell
-from eva_bench.run.prepare import build
+from eva_bench.settings.build import build
 from eva_bench.settings.compose import compose_spec
 from eva_bench.system.errors import UserError
 from eva_bench.task import Task

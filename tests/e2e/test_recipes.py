@@ -16,7 +16,7 @@ from eva_bench.records.environment import cached_name
 from eva_bench.records.store import Store
 from eva_bench.run import cache
 from eva_bench.run.cell import run_cell
-from eva_bench.run.prepare import build
+from eva_bench.settings.build import build
 from eva_bench.settings.compose import compose_spec
 from tests.checkpoints import KINDS
 from tests.conftest import CONF

@@ -9,7 +9,7 @@ from peft.tuners.lora.config import CordaConfig
 from peft.tuners.lora.corda import preprocess_corda
 
 from baselines.corda import damped_inverse
-from eva_bench.run.prepare import build
+from eva_bench.settings.build import build
 from eva_bench.system.errors import UserError
 from tests.conftest import method_values
 from tests.contract.test_methods import make_bundle

@@ -21,8 +21,9 @@ def names(*arguments: str) -> tuple[list[str], list[str]]:
 
 
 def test_a_task_at_a_scale_names_its_data_and_model():
-    assert names("task=gsm8k", "scale=lite") == (["meta-math/MetaMathQA", "openai/gsm8k"], ["smollm2_135m"])
-    assert names("task=gsm8k", "scale=paper") == (["meta-math/MetaMathQA", "openai/gsm8k"], ["llama2_7b"])
+    datasets = ["meta-math/MetaMathQA", "openai/gsm8k", "wikitext-2"]  # the last for what the model forgets
+    assert names("task=gsm8k", "scale=lite") == (datasets, ["smollm2_135m"])
+    assert names("task=gsm8k", "scale=paper") == (datasets, ["llama2_7b"])
     assert names("task=gsm8k", "scale=paper", "model=gemma2_9b")[1] == ["gemma2_9b"]
     assert names("task=gsm8k", "scale=pocket") == ([], [])
     assert names("model=decision_paper") == ([], ["decision_paper"])

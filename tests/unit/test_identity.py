@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eva_bench.methods.base import Method
-from eva_bench.run.prepare import build
+from eva_bench.settings.build import build
 from eva_bench.settings.compose import compose_spec
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError

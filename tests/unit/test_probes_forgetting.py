@@ -15,19 +15,19 @@ from transformers import AutoModelForMaskedLM
 from eva_bench import models
 from eva_bench.assets import catalogue
 from eva_bench.probes import forgetting
+from eva_bench.settings.schema import DataSettings, ModelSettings
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import POCKET_WEIGHTS
 from pocket.world import corpus, encoder_corpus
 from tests.conftest import CONF
 
 NAMES = ("language", "exam", "encoder", "vision", "decision")
-DEFAULTS = {"hub_id": None, "revision": None, "attention": "sdpa", "image_size": None, "normalisation": None}
 
 
 def bundle_of(name: str):
-    model = DEFAULTS | yaml.safe_load((CONF / "model" / f"pocket_{name}.yaml").read_text())
-    outputs = 3 if model["kind"] in ("classifier", "vision") else None
-    return models.load(model, model["path"], "cpu", outputs)
+    model = ModelSettings(**yaml.safe_load((CONF / "model" / f"pocket_{name}.yaml").read_text()))
+    outputs = 3 if model.kind in ("classifier", "vision") else None
+    return models.load(model, DataSettings(source="pocket"), "cpu", outputs)
 
 
 @cache
@@ -36,7 +36,7 @@ def untouched(name: str) -> dict[str, float]:
 
 
 def measured(bundle, name: str) -> dict[str, float]:
-    return forgetting.measure(bundle, forgetting.dataset_of(f"pocket_{name}"), POCKET_WEIGHTS / name)
+    return forgetting.measure(bundle, catalogue.pretraining_data(f"pocket_{name}"), POCKET_WEIGHTS / name)
 
 
 def rows_of(name: str) -> list[dict]:
@@ -135,8 +135,8 @@ def test_a_model_has_one_data_set_or_none():
     names = [model for info in catalogue.manifest().values() for model in info.get("pretraining_of", ())]
     assert len(names) == len(set(names))
     assert all((CONF / "model" / f"{name}.yaml").is_file() for name in names)
-    assert forgetting.dataset_of("llama2_7b") == "wikitext-2"
-    assert forgetting.dataset_of("dinov2_g14") is None
+    assert catalogue.pretraining_data("llama2_7b") == "wikitext-2"
+    assert catalogue.pretraining_data("dinov2_g14") is None
 
 
 @pytest.fixture

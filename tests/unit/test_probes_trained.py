@@ -85,7 +85,7 @@ def test_a_whole_model_differs_from_the_base_by_its_update():
         base, tuned = make(), make()
         with torch.no_grad():
             weight_matrix(tuned.get_submodule(name))[2] += 1.0
-        ((found, layer),) = trained.layers(base, trained.read_state(tuned), (name,))
+        ((found, layer),) = trained.layers(base, trained.from_module(tuned), (name,))
         expected = torch.zeros_like(layer.base)
         expected[2] = 1.0
         assert found == name and layer.rank is None

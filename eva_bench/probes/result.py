@@ -1,0 +1,72 @@
+"""What a probe found, as one small JSON file beside the records: `<results>/probes/<probe>/<subject>.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from eva_bench.system.files import write_atomically
+from eva_bench.system.frozen import Frozen
+
+DIGITS = 6
+
+
+class Findings(Frozen):
+    """What a probe measured.
+
+    Attributes:
+        summary: over all layers.
+        layers: by layer, or by point of a path.
+    """
+
+    summary: dict[str, float | int | None]
+    layers: dict[str, dict[str, float | int | list[float]]] = Field(default_factory=dict)
+
+
+class ProbeResult(Findings):
+    """The file: what was measured, on what, and with which settings.
+
+    Never in it: paths, host or user names.
+    """
+
+    schema_version: Literal[1] = 1
+    probe: str
+    subjects: list[str]  # run ids, or names of folders
+    sha256: list[str]  # of what each training left
+    scale: str | None = None  # of runs
+    task: str | None = None
+    method: str | None = None
+    seed: int | None = None
+    settings: dict[str, Any]
+    seconds: float
+
+    def to_json(self) -> str:
+        """One line an entry."""
+        content = {name: _rounded(value) for name, value in self.model_dump(exclude_none=True).items()}
+        layers = content.pop("layers")
+        lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in content.items()]
+        rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in layers.items())
+        return "{\n" + ",\n".join([*lines, f' "layers": {{\n{rows}\n }}']) + "\n}\n"
+
+    def write(self, results_dir: str) -> Path:
+        """Write the file; a probe that is repeated replaces it."""
+        path = Path(results_dir) / "probes" / self.probe / f"{'--'.join(self.subjects)}.json"
+        write_atomically(path, self.to_json())
+        return path
+
+
+def mean_of(layers: Mapping[str, Mapping[str, Any]], *names: str) -> dict[str, float | int | None]:
+    """Means over the layers, with `mean_` before their names."""
+    return {f"mean_{name}": sum(row[name] for row in layers.values()) / len(layers) for name in names}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,128 @@
+"""The command: one probe on an adapter of anybody's, the file it writes, and one sentence for every mistake."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from eva_bench.probes import __main__ as command
+from eva_bench.probes import intruders, trained
+from eva_bench.probes.result import ProbeResult
+from eva_bench.system.paths import POCKET_WEIGHTS
+
+BASE = POCKET_WEIGHTS / "language"
+TARGETS = ["q_proj", "v_proj", "down_proj"]
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """An adapter that PEFT saved, by somebody who knows the base as org/pocket_language."""
+    folder = tmp_path_factory.mktemp("somebody") / "my-adapter"
+    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.5)
+    model.save_pretrained(folder)
+    return named(folder, "org/pocket_language")
+
+
+def named(folder, name, **changes):
+    file = folder / trained.CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": name} | changes))
+    return folder
+
+
+def run(tmp_path, *arguments):
+    return command.main([*map(str, arguments), f"results_dir={tmp_path}"])
+
+
+def refused(tmp_path, capsys, *arguments) -> str:
+    """The one sentence on the terminal."""
+    assert run(tmp_path, *arguments) == 2
+    assert not (tmp_path / "probes").exists()
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize("base", [BASE, "pocket_language"])
+def test_intruders_of_a_stock_adapter(adapter, base, tmp_path):
+    assert run(tmp_path, "intruders", f"adapter={adapter}", f"base={base}", "k=5", "epsilon=0.6") == 0
+    (file,) = (tmp_path / "probes").rglob("*.json")
+    assert file == tmp_path / "probes" / "intruders" / "my-adapter.json"
+    text = file.read_text()
+    result = ProbeResult.model_validate_json(text)
+    module = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    expected = {
+        name: intruders.count(intruders.similarities(layer, 5), 0.6)
+        for name, layer in trained.layers(module, trained.read_adapter(adapter))
+    }
+    assert {name: row["intruders"] for name, row in result.layers.items()} == expected
+    assert len(expected) == 12 and result.summary["intruders"] == sum(expected.values()) > 0
+    assert result.settings == {"k": 5, "epsilon": 0.6, "mitigation": False} and result.subjects == ["my-adapter"]
+    assert str(tmp_path) not in text and str(POCKET_WEIGHTS) not in text and len(text) < 10_000
+
+
+@pytest.mark.parametrize("probe", ["geometry", "variation", "low_rank"])
+def test_weight_probes_of_a_stock_adapter(adapter, probe, tmp_path):
+    assert run(tmp_path, probe, f"adapter={adapter}", f"base={BASE}") == 0
+    result = ProbeResult.model_validate_json((tmp_path / "probes" / probe / "my-adapter.json").read_text())
+    assert len(result.layers) == 12 and all(value is not None for value in result.summary.values())
+
+
+def test_a_fully_tuned_checkpoint(tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight.mul_(2)
+    model.save_pretrained(tmp_path / "tuned")
+    shutil.copy(BASE / "tokenizer.json", tmp_path / "tuned")
+    shutil.copy(BASE / "tokenizer_config.json", tmp_path / "tuned")
+    arguments = ("geometry", f"checkpoint={tmp_path / 'tuned'}", f"base={BASE}", "targets=q_proj,v_proj")
+    assert run(tmp_path, *arguments) == 0
+    found = ProbeResult.model_validate_json((tmp_path / "probes" / "geometry" / "tuned.json").read_text()).layers
+    sizes = {name: row["frobenius"] for name, row in found.items()}
+    assert sizes.pop("model.layers.1.self_attn.q_proj") == pytest.approx(1, abs=1e-6)
+    assert len(sizes) == 7 and set(sizes.values()) == {0}
+
+
+def test_mistakes_of_the_command_line(adapter, tmp_path, capsys):
+    given = (f"adapter={adapter}", f"base={BASE}")
+    for arguments, sentence in {
+        (): "Usage: python -m eva_bench.probes <probe>",
+        ("intruder", *given): "Unknown probe 'intruder'. Did you mean 'intruders'?",
+        ("intruders", *given, "epsilom=1"): "Unknown argument 'epsilom'. Did you mean 'epsilon'?",
+        ("intruders", *given, "k=many"): "k=many: ",
+        ("intruders", f"adapter={adapter}"): "Usage",
+        ("intruders", *given, "run=x"): "Usage",
+        ("intruders", f"adapter={adapter}", "base=nowhere"): "base=nowhere is neither a folder with a checkpoint",
+        ("curvature", *given): "needs a task's data",
+        ("connectivity", *given): "connectivity needs two runs or more",
+        ("variation", "task=gsm8k"): "No ok run in",
+        ("variation", "run=gsm8k-eva", f"runs_dir={tmp_path}"): "Run gsm8k-eva has left nothing",
+        ("low_rank", *given, "reduction=0.55"): "reduction=0.55 is not one of 0.1,",
+    }.items():
+        assert sentence in refused(tmp_path, capsys, *arguments), arguments
+
+
+def test_adapters_that_belong_elsewhere(adapter, tmp_path, capsys):
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    given = ("intruders", f"adapter={copy}", f"base={BASE}")
+    named(copy, "org/another")
+    assert "was trained on 'another' by its configuration" in refused(tmp_path, capsys, *given)
+    assert run(tmp_path / "out", *given, "same_base=true") == 0
+    named(copy, "org/pocket_language", init_lora_weights="pissa")
+    assert "initialised with 'pissa' and never converted" in refused(tmp_path, capsys, *given)
+    named(copy, "org/pocket_language", init_lora_weights=True)
+    elsewhere = ("intruders", f"adapter={copy}", f"base={POCKET_WEIGHTS / 'encoder'}", "same_base=true")
+    assert run(tmp_path / "out", *elsewhere) == 2
+    whole = refused(tmp_path, capsys, "intruders", f"adapter={BASE}", f"base={BASE}")
+    assert "whole checkpoint, not an adapter" in whole.replace("error: ", "").splitlines()[-1]
+    both = refused(tmp_path, capsys, "intruders", f"checkpoint={copy}", f"base={BASE}", "targets=q_proj")
+    assert "is an adapter, not a whole checkpoint" in both
+    (copy / "adapter_model.safetensors").unlink()
+    assert "its weights are gone" in refused(tmp_path, capsys, *given)
