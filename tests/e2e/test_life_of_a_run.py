@@ -162,7 +162,7 @@ def test_a_fact_of_a_wrong_type_leaves_a_failed_record_with_the_reason(
 
 
 def test_a_fact_that_is_wrong_only_in_the_record_fails_the_run_too(command, small_run, places, monkeypatch, tmp_path):
-    def spoil(run, bundle, adapter):
+    def spoil(run, bundle, adapter, folder):
         run.outcome.metrics["spoilt"] = "a text"  # inside a dictionary: no assignment notices it
 
     monkeypatch.setattr(pipeline, "_export", spoil)

@@ -46,8 +46,9 @@ def refused(tmp_path, capsys, *arguments) -> str:
     """The one sentence on the terminal."""
     assert run(tmp_path, *arguments) == 2
     assert not (tmp_path / "probes").exists()
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    return line
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
 
 
 @pytest.mark.parametrize("base", [BASE, "pocket_language"])
@@ -121,7 +122,7 @@ def test_adapters_that_belong_elsewhere(adapter, tmp_path, capsys):
     elsewhere = ("intruders", f"adapter={copy}", f"base={POCKET_WEIGHTS / 'encoder'}", "same_base=true")
     assert run(tmp_path / "out", *elsewhere) == 2
     whole = refused(tmp_path, capsys, "intruders", f"adapter={BASE}", f"base={BASE}")
-    assert "whole checkpoint, not an adapter" in whole.replace("error: ", "").splitlines()[-1]
+    assert "whole checkpoint, not an adapter" in whole
     both = refused(tmp_path, capsys, "intruders", f"checkpoint={copy}", f"base={BASE}", "targets=q_proj")
     assert "is an adapter, not a whole checkpoint" in both
     (copy / "adapter_model.safetensors").unlink()
