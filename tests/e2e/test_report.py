@@ -1,4 +1,4 @@
-"""The report page in a real browser: opens from disk, sorts, filters, shows a run, keeps markup as text."""
+"""The report page in a real browser: opens from disk, compares, filters, shows a run, keeps markup as text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from tests.browser import Browser, executable
 from tests.records import record
 
 MARKUP = "</script><img src=x onerror=\"document.title='broken'\"> \\frac{1}{2} $x_1$ & <b>bold</b>"
+VIEWS = ("overview", "tables", "compare", "tradeoffs", "rates", "runs", "claims", "figures", "missing")
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A report of 130 runs, one of them failed, one with samples full of markup."""
+    """A report of 150 runs, one of them failed, one with samples full of markup."""
     folder = tmp_path_factory.mktemp("report")
     store = Store(folder / "results")
     store.check_writable()
-    methods = {"lora": 0.5, "eva": 0.7, "pissa": 0.6}
+    methods = {"lora": 0.5, "eva": 0.7, "pissa": 0.6, "lora_orthonormal": 0.51}
     records = [record(method, seed, score + seed / 100) for method, score in methods.items() for seed in range(3)]
-    records += [record("eva", 100 + i, i / 200, spec={"stage": "tune"}) for i in range(120)]
+    for method, best in (("lora", 0.01), ("eva", 0.1)):
+        for rate in (0.001, 0.01, 0.1):
+            line = {"command_line": [f"method={method}", f"train.lr={rate}"]}
+            spec = {"stage": "tune", "train": {"lr": rate}}
+            run_id = f"tune-{method}-{rate}"
+            score = 0.8 if rate == best else 0.3
+            records.append(record(method, 100, score, spec=spec, origins=line, run_id=run_id, train_id=run_id))
+    records += [record("olora", 100 + i, i / 200, spec={"stage": "tune"}) for i in range(131)]
     records.append(record("svfit", 0, 0.0, status="failed", error=f"{MARKUP} at step 3", metrics={"nan": float("nan")}))
     for each in records:
         store.write(each)
@@ -44,122 +52,237 @@ def browser(page, tmp_path_factory):
         pytest.skip("no Chromium on this machine: the page is not tested in a browser")
     with Browser(tmp_path_factory.mktemp("profile")) as opened:
         opened.open(page[0].as_uri())
+        opened.wait("document.body.dataset.ready")
         yield opened
+
+
+def go(browser: Browser, address: str) -> None:
+    """Open a view by its address and wait until it is drawn."""
+    before = browser.run("document.body.dataset.ready")
+    browser.run(f"location.hash = {json.dumps(address)}; 1")
+    if browser.run("location.hash") != "#" + address:
+        raise AssertionError(address)
+    browser.wait(f"document.body.dataset.ready !== '{before}'")
+
+
+def after(browser: Browser, script: str) -> None:
+    """Do something that draws the view again, and wait for it."""
+    before = browser.run("document.body.dataset.ready")
+    browser.run(f"{script}; 1")
+    browser.wait(f"document.body.dataset.ready !== '{before}'")
 
 
 def texts(browser: Browser, selector: str) -> list[str]:
     return browser.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)")
 
 
-def type_into(browser: Browser, field: str, text: str) -> None:
-    browser.run(f"(() => {{ const f = {field}; f.value = '{text}'; f.dispatchEvent(new Event('input')); }})()")
+def choose(browser: Browser, name: str, value: str) -> None:
+    field = f"document.querySelector('select[name={name}]')"
+    after(browser, f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('change'))")
 
 
 def test_it_opens_from_disk_without_complaints_and_asks_for_nothing_else(browser, page):
+    for view in VIEWS:
+        go(browser, f"view={view}&family=all")
+        assert texts(browser, "nav a[aria-current]"), view
     assert browser.complaints == []
     assert [address for address in browser.requests if not address.startswith("data:")] == [page[0].as_uri()]
-    assert texts(browser, ".facts li")[:2] == ["130 records", "129 finished"]
-    browser.wait(
-        "[...document.images].every(image => "
-        "{ image.scrollIntoView(); return image.complete && image.naturalWidth > 100; })"
+    assert texts(browser, ".facts li")[:2] == ["150 records", "149 finished"]
+
+
+def test_the_first_screen_says_what_is_settled_with_intervals_and_ties(browser):
+    go(browser, "view=overview&scale=pocket")
+    (verdict,) = texts(browser, ".verdict")
+    assert verdict.startswith("Scale pocket: eva and pissa are above lora") and "svfit" in verdict
+    rows = dict(zip(texts(browser, "#view tbody th"), texts(browser, "#view tbody td:nth-child(3)"), strict=True))
+    assert rows["lora"] == "baseline" and re.fullmatch(r"\+2\d\.\d \[\+1\d\.\d, \+2\d\.\d\]", rows["eva"])
+    assert "lora_orthonormal, lora" in texts(browser, "#view li")
+    assert browser.run("document.querySelector('#view svg').getAttribute('aria-label')").startswith(
+        "Differences to lora"
     )
-
-
-def table(name: str) -> str:
-    return f"#table-{name}-pocket-pocket_language"
 
 
 def test_a_column_sorts_both_ways_with_missing_values_last_and_published_lines_in_place(browser):
-    browser.run(f"document.querySelector('{table('math')}').open = true")
-    head = f"document.querySelectorAll('{table('math')} thead th')[1]"
-    browser.run(f"{head}.firstElementChild.click()")
-    assert browser.run(f"{head}.getAttribute('aria-sort')") == "descending"
-    rows = texts(browser, f"{table('math')} tbody:not(.published) th")
-    assert rows[:3] == ["eva", "pissa", "lora"]
-    browser.run(f"{head}.firstElementChild.click()")
-    rows = texts(browser, f"{table('math')} tbody:not(.published) th")
-    assert rows[:5] == ["untrained", "svfit", "lora", "pissa", "eva"] and len(rows) == 10
-    assert texts(browser, f"{table('math')} tbody.published th")[0] == "Llama-2-7B (EVA T8): LoRA"
+    go(browser, "view=tables&table=math-pocket-pocket_language")
+    head = "document.querySelectorAll('#view thead button')[1]"
+    after(browser, f"{head}.click()")
+    assert browser.run(f"{head}.parentNode.getAttribute('aria-sort')") == "descending"
+    rows = "#view tbody:not(.published) th"
+    assert texts(browser, rows)[:4] == ["eva", "pissa", "lora_orthonormal", "lora"]
+    after(browser, f"{head}.click()")
+    assert texts(browser, rows)[:3] == ["untrained", "svfit", "lora"] and len(texts(browser, rows)) == 10
+    assert texts(browser, "#view tbody.published th")[0] == "Llama-2-7B (EVA T8): LoRA"
+    assert "not run" in texts(browser, "#view td.missing")
+
+
+def test_sorting_survives_filtering_and_both_are_in_the_address(browser, page):
+    go(browser, "view=tables&table=gsm8k-pocket-pocket_language&sort=strict:down")
+    after(browser, "[...document.querySelectorAll('fieldset input')].find(e => e.value === 'lora').click()")
+    assert texts(browser, "#view tbody th") == ["lora", "untrained"]  # exactly lora, not lora_orthonormal
+    after(browser, "[...document.querySelectorAll('fieldset input')].find(e => e.value === 'eva').click()")
+    assert texts(browser, "#view tbody th") == ["eva", "lora", "untrained"]
+    after(browser, "[...document.querySelectorAll('fieldset input')].find(e => e.value === 'loss').click()")
+    assert texts(browser, "#view thead th") == ["method", "loss"]
+    address = browser.run("location.hash.slice(1)")
+    go(browser, "view=overview")
+    go(browser, address)
+    assert texts(browser, "#view tbody th") == ["eva", "lora", "untrained"] and texts(browser, "#view thead th")[
+        1:
+    ] == ["loss"]
+
+
+def test_only_rows_without_gaps(browser):
+    go(browser, "view=tables&table=math-pocket-pocket_language&complete=yes")
+    assert set(texts(browser, "#view tbody:not(.published) th")) <= {"untrained"}  # nobody has MATH
 
 
 def test_sorting_works_with_the_keyboard_alone(browser):
-    browser.run(f"document.querySelector('{table('gsm8k')}').open = true")
-    browser.run(f"document.querySelector('{table('gsm8k')} thead button').focus()")
+    go(browser, "view=tables&table=gsm8k-pocket-pocket_language")
+    browser.run("document.querySelector('#view thead button').focus()")
     browser.press("Tab", 9)
+    before = browser.run("document.body.dataset.ready")
     browser.press("Enter", 13)
+    browser.wait(f"document.body.dataset.ready !== '{before}'")
     assert browser.run("document.activeElement.textContent") == "strict"
-    assert texts(browser, f"{table('gsm8k')} tbody th")[0] == "eva"
+    assert texts(browser, "#view tbody th")[0] == "eva"
 
 
-def test_a_filter_hides_rows(browser):
-    type_into(browser, f"document.querySelector('{table('gsm8k')} .filter')", "piss")
-    assert texts(browser, f"{table('gsm8k')} tbody tr:not([hidden]) th") == ["pissa"]
-
-
-def test_the_list_of_runs_shows_a_hundred_filters_and_sorts(browser):
-    assert len(texts(browser, "#run-list tbody tr")) == 100
-    browser.run("document.getElementById('run-more').click()")
-    assert len(texts(browser, "#run-list tbody tr")) == 130 and browser.run(
-        "document.getElementById('run-more').hidden"
-    )
-    type_into(browser, "document.getElementById('run-filter')", "EVA final")
+def test_two_methods_are_compared_task_by_task_and_a_score_opens_its_runs(browser):
+    go(browser, "view=compare")
+    choose(browser, "a", "pissa")
+    choose(browser, "b", "lora")
+    assert texts(browser, ".verdict")[0].startswith("pissa minus lora, all families alike: +1")
+    # Pooled deviation of a point (svfit's one run has none), 8 degrees of freedom: half 2.306 * sqrt(2/3) = 1.9.
+    assert texts(browser, "#view tbody tr:first-child td")[2] == "+10.0 [+8.1, +11.9]"
+    assert "method=pissa" in browser.run("document.querySelector('#view .copyable code').textContent")
+    link = browser.run("document.querySelector('#view tbody td a').getAttribute('href').slice(1)")
+    go(browser, link)
     assert texts(browser, "#run-count") == ["3 of 3 shown"]
-    score = (
-        "[...document.querySelectorAll('#run-list thead th')].find(h => h.textContent === 'score').firstElementChild"
-    )
-    browser.run(f"{score}.click()")
-    assert texts(browser, "#run-list tbody tr td:nth-child(9)") == ["0.72", "0.71", "0.7"]
+
+
+def test_trade_offs_and_rates_take_their_axes_and_families(browser):
+    go(browser, "view=tradeoffs&x=training%20s&y=trained%20parameters")
+    assert "eva 11, 1,000" in browser.run("document.querySelector('#view svg').getAttribute('aria-label')")
+    go(browser, "view=rates&family=math")
+    rows = {row[0]: row[1:] for row in zip(*[iter(texts(browser, "#view tbody th, #view tbody td"))] * 5, strict=True)}
+    assert rows["lora"][0] == "0.01" and rows["eva"][0] == "0.1" and rows["eva"][3] == "0.001"
+    assert "At the edge of the grid" in texts(browser, ".warning")[0]
+
+
+def test_the_list_of_runs_is_filtered_by_field_and_sorted(browser):
+    go(browser, "view=runs")
+    assert len(texts(browser, "#view tbody tr")) == 100
+    after(browser, "[...document.querySelectorAll('#view button')].find(b => b.textContent === 'Show more').click()")
+    assert len(texts(browser, "#view tbody tr")) == 150
+    choose(browser, "method", "lora")
+    choose(browser, "stage", "final")
+    assert texts(browser, "#run-count") == ["3 of 3 shown"]  # lora_orthonormal is another method
+    after(browser, "[...document.querySelectorAll('#view thead button')].find(b => b.textContent === 'score').click()")
+    assert texts(browser, "#view tbody tr td:nth-child(10)") == ["0.52", "0.51", "0.5"]
 
 
 def test_a_run_opens_with_curves_origin_and_samples_whose_markup_stays_text(browser, page):
-    run_id = page[1][0].run_id
-    browser.run(f"location.hash = '#run/{run_id}'")
-    browser.wait("!document.getElementById('run').hidden")
-    assert browser.run("document.activeElement.id") == "run" and texts(browser, "#run h2") == ["lora on gsm8k, seed 0"]
-    assert browser.run("document.querySelectorAll('#run svg polyline').length") == 2
-    shown = texts(browser, "#run")[0]
-    assert (
-        MARKUP in shown
-        and "second" in shown
-        and "x" * 600 + " …" in shown
-        and "secret" not in shown
-        and "half" not in shown
-    )
-    assert "method=lora task=gsm8k seed=0" in shown and "a" * 40 in shown and "train.lr" in shown
-    failed = page[1][-1].run_id
-    browser.run(f"location.hash = '#run/{failed}'")
-    browser.wait("document.querySelector('#run h2').textContent.startsWith('svfit')")
-    assert "Status: failed. " + MARKUP in texts(browser, "#run p")[0] and "nan" in texts(browser, "#run")[0]
+    stored = sorted(page[1], key=lambda run: run.run_id)
+    columns = browser.run("block('data').then(data => data.runs.rows.map(row => row[0]))")
+    go(browser, f"view=runs&run={columns.index(page[1][0].run_id)}")
+    assert browser.run("document.activeElement.id") == "run-title"
+    assert texts(browser, "#run-title") == ["lora on gsm8k, seed 0"] and len(stored) == len(columns)
+    assert browser.run("document.querySelectorAll('#view .curves svg').length") == 2
+    shown = texts(browser, "#view")[0]
+    assert MARKUP in shown and "second" in shown and "x" * 600 + " …" in shown
+    assert "secret" not in shown and "half" not in shown
+    assert "python run.py method=lora task=gsm8k seed=0" in shown and "a" * 40 in shown and "train.lr" in shown
+    go(browser, f"view=runs&run={columns.index(page[1][-1].run_id)}")
+    assert "Status: failed. " + MARKUP in texts(browser, "#view p")[0] and "nan" in texts(browser, "#view")[0]
     assert browser.run("document.title") == "eva-bench: report" and browser.complaints == []
 
 
-def test_what_was_not_run_is_listed(browser):
-    shown = texts(browser, "#not-run")[0]
-    assert "Nothing has been run at scale lite, paper." in shown and "Meta-World CW10 (metaworld)" in shown
-    assert re.search(r"GSM8K, scale=pocket, pocket_language: no runs of full, .*svfit", shown) and "failed, " in shown
+def test_what_is_shown_can_be_taken_away(browser):
+    go(browser, "view=tables&table=gsm8k-pocket-pocket_language&methods=eva")
+    browser.run("window.saved = []; save = (name, content, type) => window.saved.push([name, content, type]); 1")
+    browser.run("document.querySelectorAll('#view .tools button').forEach(b => b.click())")
+    (csv_name, table, _), (tex_name, latex, _) = browser.run("window.saved")
+    assert csv_name.endswith(".csv") and '"eva","71.0 ± 1.0"' in table and "pissa" not in table
+    assert tex_name.endswith(".tex") and latex.startswith(r"\begin{tabular}")
+    go(browser, "view=compare&a=eva&b=lora")
+    browser.run("document.querySelector('#view figure .tools button').click()")
+    name, picture, kind = browser.run("window.saved.at(-1)")
+    assert name == "eva-minus-lora-pocket.svg" and picture.startswith("<svg") and kind == "image/svg+xml"
 
 
-def test_nothing_is_wider_than_a_phone_and_paper_shows_every_table(browser):
-    browser.run("location.hash = ''")
+def test_figures_and_claims_and_what_was_not_run(browser):
+    go(browser, "view=figures")
+    browser.wait(
+        "document.images.length > 3 && [...document.images].every(image => "
+        "{ image.scrollIntoView(); return image.complete && image.naturalWidth > 100; })"
+    )
+    go(browser, "view=claims")
+    assert len(texts(browser, ".claim")) == 21 and "1. With the learning rate tuned" in texts(browser, ".claim")[0]
+    go(browser, "view=missing")
+    shown = texts(browser, "#view")[0]
+    assert "Nothing has been run at scale lite, paper" in shown and "Meta-World CW10 (metaworld)" in shown
+    assert re.search(r"GSM8K, scale=pocket, pocket_language: no runs of full, ", shown) and "failed, " in shown
+
+
+def test_nothing_is_wider_than_a_phone_in_light_and_dark(browser):
     browser.resize(390, 844)
-    assert browser.run("document.documentElement.scrollWidth") <= 390
+    for dark in ("dark", "light"):
+        browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": dark}])
+        for view in VIEWS:
+            go(browser, f"view={view}&try={dark}")
+            assert browser.run("document.documentElement.scrollWidth") <= 390, view
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     browser.resize(1200, 900)
+
+
+def test_paper_shows_every_column(browser):
+    go(browser, "view=runs&stage=final")
     browser.run("dispatchEvent(new Event('beforeprint'))")
-    assert browser.run("[...document.querySelectorAll('details')].every(d => d.open)")
+    parts = browser.run("[...document.querySelectorAll('table.printed')].map(t => t.tHead.rows[0].cells.length)")
+    assert parts == [8, 8] and sum(parts) - len(parts) == len(texts(browser, "table.split thead th")) - 1
     assert len(browser.send("Page.printToPDF")["data"]) > 10_000
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert not texts(browser, "table.printed")
 
 
-def test_markup_from_records_reaches_the_page_escaped(page):
+def test_nothing_from_records_is_a_script(page):
     text = page[0].read_text(encoding="utf-8")
     assert MARKUP not in text and "<img src=x" not in text
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert "script-src 'sha256-" in policy and "unsafe-inline" not in policy.split("script-src")[1]
     assert main([f"results_dir={page[0].parents[1]}", f"runs_dir={page[0].parents[2] / 'runs'}"]) == 0
     assert page[0].read_text(encoding="utf-8") == text  # the same records give the same page
+    assert len(text) < 1_000_000
 
 
-def test_no_records_at_all_give_a_page_that_says_so(tmp_path):
+def test_one_method_only(tmp_path, tmp_path_factory):
+    store = Store(tmp_path)
+    store.check_writable()
+    store.write(record("eva", 0, 0.5, curve=[], costs={}, ranks={}))
+    assert main([f"results_dir={tmp_path}"]) == 0
+    if executable() is None:
+        pytest.skip("no Chromium on this machine: the page is not tested in a browser")
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        opened.open((tmp_path / "report/index.html").as_uri())
+        opened.wait("document.body.dataset.ready")
+        for view in VIEWS:
+            go(opened, f"view={view}&one=1")
+        assert opened.complaints == []
+
+
+def test_no_records_at_all_give_a_page_that_says_so(tmp_path, tmp_path_factory):
     assert main([f"results_dir={tmp_path}"]) == 0
     text = (tmp_path / "report/index.html").read_text()
-    assert "No table has records yet" in text and "Nothing has been run at scale lite, paper, pocket." in text
+    assert "No table has records yet" in text and "Nothing has been run at scale lite, paper, pocket" in text
+    if executable() is None:
+        pytest.skip("no Chromium on this machine: the page is not tested in a browser")
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        opened.open((tmp_path / "report/index.html").as_uri())
+        opened.wait("document.body.dataset.ready")
+        assert "No table has records yet" in texts(opened, "#view")[0]
+        for view in VIEWS:
+            go(opened, f"view={view}&none=1")
+        assert opened.complaints == []
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys):

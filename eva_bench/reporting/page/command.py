@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,12 @@ from eva_bench.system.errors import UserError
 from eva_bench.system.files import write_atomically
 
 HERE = Path(__file__).parent
+# In this order; the libraries' licences are beside them. D3 and Observable Plot: small multiples, intervals and labels
+# in a few lines, drawn as SVG that prints, scales and can be saved (uPlot draws on a canvas and only over time).
+SCRIPTS = [
+    *("vendor/d3-7.9.2.min.js", "vendor/plot-0.6.17.min.js", "js/data.js", "js/charts.js", "js/tables.js"),
+    *("js/overview.js", "js/compare.js", "js/runs.js", "js/main.js"),
+]
 
 
 def render(archive: Archive, runs_dir: Path) -> str:
@@ -24,10 +32,13 @@ def render(archive: Archive, runs_dir: Path) -> str:
         archive: all records.
         runs_dir: where samples are read from, if they are there.
     """
+    loader = FileSystemLoader(HERE)
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    own = {"css": (HERE / "page.css").read_text(encoding="utf-8"), "js": (HERE / "page.js").read_text(encoding="utf-8")}
+    scripts = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    own = {"css": (HERE / "page.css").read_text(encoding="utf-8"), "scripts": scripts, "hashes": hashes}
     return environment.get_template("page.html.j2").render(**content(archive, runs_dir), **own)
 
 

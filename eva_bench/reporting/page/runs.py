@@ -1,4 +1,4 @@
-"""Runs as the page carries them: a line each for the list, a JSON each for when a run is opened. No torch here."""
+"""Runs as the page carries them: a line each for the list, a block for the details of a hundred. No torch here."""
 
 from __future__ import annotations
 
@@ -8,62 +8,57 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2.utils import htmlsafe_json_dumps
-from markupsafe import Markup
-
 from eva_bench.reporting.archive import Run
+from eva_bench.reporting.page.blocks import pack, short
 from eva_bench.reporting.tables.facts import FACTS
 
-POINTS = 60  # of a curve
+BLOCK = 100  # runs whose details are unpacked together
+POINTS = 24  # of a curve
 SAMPLES = 3
 CHARACTERS = 600  # of one text of a sample
 
 COLUMNS = (
-    *("run", "task", "method", "scale", "seed", "stage", "status", "metric", "score", "before", "parameters", "lr"),
-    *("train s", "finished"),
+    *("run", "task", "family", "method", "scale", "seed", "stage", "status", "metric", "score", "before"),
+    *("parameters", "learning rate", "train s", "finished"),
 )
 
 
-def run_index(runs: Sequence[Run]) -> Markup:
-    """Columns and rows of the list of runs, as JSON that is safe inside a script element."""
-    return _json({"columns": COLUMNS, "rows": [_line(run) for run in runs]})
+def run_index(runs: Sequence[Run]) -> dict[str, Any]:
+    """Columns and rows of the list of runs; the details of row i are in block i // BLOCK."""
+    return {"columns": COLUMNS, "rows": [_line(run) for run in runs], "block": BLOCK}
 
 
 def _line(run: Run) -> list[Any]:
-    who = [run.run_id, run.task, run.method, run.scale, run.seed, run.stage, run.status, run.primary]
-    scores = [_short(run.metrics.get(run.primary)), _short(run.metrics_before.get(run.primary))]
+    who = [run.run_id, run.task, run.family, run.method, run.scale, run.seed, run.stage, run.status, run.primary]
+    scores = [short(run.metrics.get(run.primary)), short(run.metrics_before.get(run.primary))]
     return [*who, *scores, run.trainable_parameters, run.lr, FACTS["train_seconds"](run), (run.finished or "")[:16]]
 
 
-def runs_as_json(runs: Sequence[Run], runs_dir: Path) -> dict[str, Any]:
-    """Everything about every run; what many runs share (settings, versions, machine) stands once.
+def run_blocks(runs: Sequence[Run], runs_dir: Path) -> list[str]:
+    """Packed details of all runs. What runs of a block share (settings, versions, machine) stands in it once."""
+    return [_block(runs[start : start + BLOCK], runs_dir) for start in range(0, len(runs), BLOCK)]
 
-    Returns:
-        shared: JSON of the list of shared parts; each: run_id -> JSON whose `settings` and `made_with` are
-        positions in it.
-    """
+
+def _block(runs: Sequence[Run], runs_dir: Path) -> str:
     shared: dict[str, int] = {}
 
     def once(part: Any) -> int:
         return shared.setdefault(json.dumps(part, sort_keys=True), len(shared))
 
-    each = {}
+    each = []
     for run in runs:
         made_with = {**run.packages, **{str(key): value for key, value in run.hardware.items()}}
-        shared_parts = {"settings": once(run.settings), "made_with": once(made_with)}
-        each[run.run_id] = _json(_detail(run, runs_dir) | shared_parts)
-    return {"shared": _json([json.loads(part) for part in shared]), "each": each}
+        each.append(_detail(run, runs_dir) | {"settings": once(run.settings), "made_with": once(made_with)})
+    return pack({"runs": each, "shared": [json.loads(part) for part in shared]})
 
 
 def _detail(run: Run, runs_dir: Path) -> dict[str, Any]:
-    scores = {name: [_short(run.metrics_before.get(name)), _short(value)] for name, value in run.metrics.items()}
-    costs = {p: [c.seconds, c.memory_bytes, bool(run.reused.get(p))] for p, c in run.costs.items()}
+    scores = {name: [short(run.metrics_before.get(name)), short(value)] for name, value in run.metrics.items()}
+    costs = {p: [short(c.seconds), c.memory_bytes, bool(run.reused.get(p))] for p, c in run.costs.items()}
     return {
-        "title": f"{run.method} on {run.task}, seed {run.seed}",
-        "status": run.status,
         "error": run.error,
         "metrics": scores,
-        "curve": [[_short(number) for number in point[:3]] for point in _thinned(run.curve)],
+        "curve": [[short(number, 3) for number in point[:3]] for point in _thinned(run.curve)],
         "costs": costs,
         "counts": _counts(run),
         "origin": _origin(run),
@@ -88,11 +83,10 @@ def _origin(run: Run) -> dict[str, Any]:
         "commit": run.code.get("commit"),
         "uncommitted changes": run.code.get("dirty"),
         "finished": run.finished,
-        "command line": " ".join(run.command_line),
+        "command line": " ".join(["python run.py", *run.command_line]),
         "tuned values": ", ".join(run.origins.tuned),
         "suite": run.origins.suite,
         "protocol": run.protocol,
-        "run_id": run.run_id,
     }
 
 
@@ -111,6 +105,8 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 
 
 def _cut(value: Any) -> Any:
+    if isinstance(value, float):
+        return short(value)
     return value[:CHARACTERS] + " …" if isinstance(value, str) and len(value) > CHARACTERS else value
 
 
@@ -119,17 +115,3 @@ def _thinned(curve: Sequence[Sequence[float]]) -> list[Sequence[float]]:
     step = max(1, -(-len(curve) // POINTS))
     kept = list(curve[::step])
     return kept if not curve or kept[-1] is curve[-1] else [*kept, curve[-1]]
-
-
-def _short(value: float | None) -> float | str | None:
-    """Four significant digits; JSON has no NaN and no infinity, so those become words."""
-    if value is None or isinstance(value, bool):
-        return value
-    return float(f"{value:.4g}") if abs(value) < float("inf") else str(value)
-
-
-def _json(value: Any) -> Markup:
-    def dumps(content: Any, **_: Any) -> str:
-        return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
-
-    return htmlsafe_json_dumps(value, dumps=dumps)

@@ -1,0 +1,67 @@
+"use strict";
+// Two methods task by task, and who wins against whom.
+
+function showCompare(page, data) {
+  const scale = scaleOf(data);
+  if (!scale) return page.append(make("p", "Nothing has been run."));
+  const methods = Object.keys(scale.methods);
+  const ours = methods.includes(state.get("a")) ? state.get("a") : methods.find((method) => method !== scale.baseline) ?? methods[0];
+  const theirs = methods.includes(state.get("b")) ? state.get("b") : methods.includes(scale.baseline) && ours !== scale.baseline ? scale.baseline : methods.find((method) => method !== ours) ?? ours;
+  const family = familyOf(scale);
+  page.append(make("div", null, { class: "controls" }, [...scaleChoice(data), choice("Method", "a", methods, ours), choice("minus", "b", methods, theirs), familyChoice(scale)]));
+  const found = scale.pairs[family][ours]?.[theirs];
+  page.append(make("p", ours === theirs ? "Choose two methods." : found ? `${ours} minus ${theirs}, ${family === "all" ? "all families alike" : family}: ${interval(found)} points, ${found[3]}.` : `${ours} and ${theirs} have no common families.`, { class: "verdict" }));
+  const columns = (family === "all" ? Object.values(scale.families).flat() : scale.families[family]).filter((column) => scale.scores[ours]?.[column] && scale.scores[theirs]?.[column]);
+  const rows = columns.map((column) => taskDifference(scale, column, ours, theirs)).sort((a, b) => b.estimate - a.estimate);
+  if (ours !== theirs && rows.length) {
+    page.append(
+      differencesChart(`${ours}-minus-${theirs}-${scale.name}`, `${ours} minus ${theirs} by task`, rows, `${ours} minus ${theirs}, points`),
+      sortableTable("task-order", "Differences by task", ["task", ours, theirs, "difference [95 %]"], rows.map((row) => ({
+        head: { text: row.label },
+        cells: [cell(scale, ours, row.label), cell(scale, theirs, row.label), { text: interval([row.estimate / 100, row.low === null ? null : row.low / 100, row.high / 100]), sort: row.estimate, bold: row.filled }],
+      }))),
+      make("p", "A task: t interval from the standard deviation pooled over all methods, for this pair alone; a score opens its runs. The sentence on top is the mixed model's.", { class: "note" }),
+    );
+  }
+  page.append(make("h3", "Use this"), ...useThis(scale, ours), make("h3", "Every pair"), pairTable(scale, family, methods));
+}
+
+function cell(scale, method, column) {
+  const scores = scale.scores[method]?.[column];
+  if (!scores) return { text: EMPTY };
+  const average = d3.mean(scores, (score) => score[1]);
+  const spread = scores.length > 1 ? ` ± ${(100 * d3.deviation(scores, (score) => score[1])).toFixed(1)}` : "";
+  return { text: points(average, false) + spread, sort: average, link: state.link({ view: "runs", task: scale.tasks[column], method, stage: "final", scale: scale.name, run: null }) };
+}
+
+function taskDifference(scale, column, ours, theirs) {
+  const [mine, other] = [scale.scores[ours][column], scale.scores[theirs][column]];
+  const estimate = 100 * (d3.mean(mine, (score) => score[1]) - d3.mean(other, (score) => score[1]));
+  const noise = scale.noise[column];
+  const known = noise && mine.length > 1 && other.length > 1;
+  const half = known ? 100 * noise[0] * noise[1] * Math.sqrt(1 / mine.length + 1 / other.length) : null;
+  const [low, high] = known ? [estimate - half, estimate + half] : [null, null];
+  const decided = known && (low > 0 || high < 0);
+  return { label: column, estimate, low, high, filled: decided, colour: estimate > 0 ? scale.methods[ours] : scale.methods[theirs], tip: `${column}: ${interval([estimate / 100, known ? low / 100 : null, known ? high / 100 : null])}` };
+}
+
+function useThis(scale, method) {
+  const example = Object.values(scale.scores[method] ?? {})[0]?.[0];
+  if (!example) return [make("p", "Not run.")];
+  const link = make("a", "one of its runs", { href: state.link({ view: "runs", run: example[2] }) });
+  const lines = Object.entries(scale.rates).map(([family, curves]) => (curves[method]?.chosen.length ? `# ${family}: train.lr=${curves[method].chosen.join(" or ")}` : "")).filter(Boolean);
+  const code = [...lines, `python run.py method=${method} task=gsm8k`, "", "# every run leaves a stock PEFT adapter:", "from peft import PeftModel", 'model = PeftModel.from_pretrained(base_model, "runs/<run>/adapter")'].join("\n");
+  return [make("p", null, {}, ["Rates that the benchmark uses, and the adapter of a run in stock PEFT; all settings stand with ", link, "."]), copyable(code)];
+}
+
+function pairTable(scale, family, methods) {
+  const rows = methods.map((ours) => ({
+    head: { text: ours },
+    cells: methods.map((theirs) => {
+      const found = scale.pairs[family][ours]?.[theirs];
+      if (!found) return { text: ours === theirs ? "·" : EMPTY };
+      return { text: points(found[0]), sort: found[0], bold: filled(found[3]), link: state.link({ view: "compare", a: ours, b: theirs }) };
+    }),
+  }));
+  return make("div", null, {}, [sortableTable("pair-order", "Row minus column", ["row minus column", ...methods], rows), make("p", "Points; bold: different.", { class: "note" })]);
+}
