@@ -28,7 +28,7 @@ MEASURES = {
     "trained parameters": "parameters",
     "initialisation s": "init_seconds",
     "training s": "train_seconds",
-    "peak bytes at initialisation": "init_peak_bytes",
+    "memory at initialisation, bytes": "init_peak_bytes",
     "training loss, first quarter": "early_loss",
     "learning rate": "learning_rate",
 }
