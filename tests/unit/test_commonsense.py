@@ -11,7 +11,7 @@ import yaml
 
 from eva_bench import models
 from eva_bench.assets import catalogue
-from eva_bench.run.fetch import needs
+from eva_bench.run.fetch import FetchArguments, needs
 from eva_bench.system.errors import UserError
 from pocket.datasets import commonsense as pocket
 from tasks.commonsense import READERS, Commonsense
@@ -150,9 +150,9 @@ def test_every_set_has_a_reader_a_format_a_task_a_harness_file_and_two_sources()
 
 
 def test_fetching_the_task_fetches_all_eight_sets():
-    datasets, fetched = needs(task="commonsense", scale="paper")
-    assert datasets == [f"commonsense/{name}" for name in READERS] and fetched == ["llama2_7b"]
-    assert needs(task="commonsense/boolq", scale="lite")[0] == datasets
+    found = needs(FetchArguments(task="commonsense", scale="paper"))
+    assert found.datasets == [f"commonsense/{name}" for name in READERS] and list(found.models) == ["llama2_7b"]
+    assert needs(FetchArguments(task="commonsense/boolq", scale="lite")).datasets == found.datasets
 
 
 @pytest.mark.parametrize(
