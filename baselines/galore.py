@@ -1,0 +1,53 @@
+"""GaLore (Zhao et al., arXiv:2403.03507): every weight is trained, by gradients projected to a low rank."""
+
+from typing import Any
+
+import torch
+from pytorch_optimizer import GaLore as GaLoreAdamW
+from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from baselines.full import Full
+from eva_bench.methods.base import method_config
+from eva_bench.methods.layer import Adapter
+
+torch.serialization.add_safe_globals([GaLoreProjector])  # checkpoints hold the projections of the optimiser
+
+
+@method_config
+class GaLore(Full):
+    """Full fine-tuning whose AdamW sees the gradients of linear layers in their leading `rank` directions.
+
+    The directions are taken anew from the gradient every `update_gap` steps; updates are multiplied by
+    `update_scale`. Embeddings, layers that share their weight with one, and all other parameters are trained plainly.
+    """
+
+    rank: int
+    update_gap: int
+    update_scale: float
+
+    def parameter_groups(
+        self, adapter: Adapter, lr: float, weight_decay: float, lr_ratio: float | None = None
+    ) -> list[dict[str, Any]]:
+        """The usual groups, linear weights apart; see `Method.parameter_groups`."""
+        modules = list(adapter.module.modules())
+        embedded = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
+        linear = {id(m.weight) for m in modules if isinstance(m, nn.Linear | Conv1D) and min(m.weight.shape) > self.rank}
+        projection = {
+            "rank": self.rank,
+            "update_proj_gap": self.update_gap,
+            "scale": self.update_scale,
+            "projection_type": "std",
+        }
+        groups = []
+        for group in super().parameter_groups(adapter, lr, weight_decay, lr_ratio):
+            projected = [p for p in group["params"] if id(p) in linear - embedded]
+            plain = [p for p in group["params"] if id(p) not in linear - embedded]
+            groups += [group | {"params": projected} | projection] if projected else []
+            groups += [group | {"params": plain}] if plain else []
+        return groups
+
+    def optimizer(self, adapter: Adapter, groups: list[dict[str, Any]], total_steps: int) -> torch.optim.Optimizer:
+        """GaLore's AdamW with torch's epsilon; see `Method.optimizer`."""
+        return GaLoreAdamW(groups, eps=1e-8)
