@@ -1,5 +1,6 @@
 """The one place of every option of the engine."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
@@ -45,3 +46,9 @@ class SolverConfig:
         known = get_args(get_type_hints(SolverConfig)["solver"])
         if self.solver not in known:
             raise EvaError(f"unknown solver {self.solver!r}: choose one of {', '.join(known)}")
+        for name in ("tolerance", "layer_tolerance", "tau", "min_batches", "max_batches", "columns"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise EvaError(f"{name}={value} must be greater than 0")
+        if self.tau > 1:
+            raise EvaError(f"tau={self.tau} is a cosine: at most 1")

@@ -21,6 +21,8 @@ from eva_bench.system.progress import Bar, warn
 
 RECORDED = ("solver", "batches", "rows", "seconds", "peak_bytes", "converged", "gap", "stopped", "explained_variance")
 
+MOST_RHO = 1e6  # beyond the width of any layer over any rank: larger values change nothing
+
 
 @method_config
 class EVA(LowRankMethod, SolverConfig):
@@ -38,6 +40,8 @@ class EVA(LowRankMethod, SolverConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 1 <= self.rho <= MOST_RHO:
+            raise UserError(f"method.rho={self.rho:g} must be between 1 and {MOST_RHO:g}.")
         if self.directions == "minor" and self.solver != "exact":
             raise UserError("method.directions=minor needs all second moments: add method.solver=exact.")
 

@@ -35,7 +35,7 @@ def method_config(cls: type[T]) -> type[T]:
     Returns:
         The same class as a strict pydantic dataclass with keyword arguments only.
     """
-    strict = pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+    strict = pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
     return cast("type[T]", strict(cls))
 
 

@@ -170,7 +170,11 @@ def to_spec(composed: dict[str, Any], overrides: Sequence[str]) -> RunSpec:
 
 
 def _check_together(settings: Settings) -> None:
-    """What no single setting can know."""
+    """What no single setting can know, and values whose bounds a class of a method or task knows, as far as they are numbers."""
+    for group, choice in (("method", settings.method), ("task", settings.task)):
+        for name, value in choice.values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{group}.{name}={value} must be a finite number.")
     train = settings.train
     if train.steps is None and train.epochs is None:
         raise UserError("Give train.steps or train.epochs: how long should training be?")

@@ -130,6 +130,8 @@ def explain_validation_error(error: ValidationError, where: str) -> str:
             reason = f"unknown key '{name}'"
         elif item["type"] in ("missing_argument", "missing", "missing_keyword_only_argument"):
             reason = f"no value for '{name}'"
+        elif not item["loc"] and item["type"] == "value_error":  # of the values together: the class's own sentence
+            reason = str(item["ctx"]["error"]).rstrip(".")
         else:
             reason = f"{name}={item.get('input')!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
         parts[name] = f"{parts[name]}, or {item['msg'][0].lower()}{item['msg'][1:]}" if name in parts else reason

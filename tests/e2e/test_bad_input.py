@@ -134,6 +134,15 @@ def refused(command, small_run, places, tmp_path, monkeypatch):
                 "adapter.alpha",
             )
         ),
+        (("method=eva", "method.rho=1e308"), ("method.rho=1e+308 must be between 1 and 1e+06",)),
+        (("method=eva", "method.rho=0.5"), ("method.rho=0.5 must be between 1",)),
+        (("method=eva", "method.columns=-5"), ("columns=-5 must be greater than 0",)),
+        (("method=eva", "method.tau=-1"), ("tau=-1.0 must be greater than 0",)),
+        (("method=eva", "method.max_batches=0"), ("max_batches=0 must be greater than 0",)),
+        *(
+            (("method=eva", f"method.{name}=nan"), (f"method.{name}=nan must be a finite number",))
+            for name in ("rho", "tolerance", "tau")
+        ),
         (("suite=smoke", "dry_run=maybe"), ("'dry_run=maybe' is neither true nor false",)),
         (("suite=../suite/smoke",), ("Unknown suite '../suite/smoke'", "Did you mean 'smoke'")),
         (("-m", "hydra/launcher=local", "hydra.launcher.processes=0"), ("hydra.launcher.processes=0",)),

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from eva_bench.records import claim as claims
+from eva_bench.records import environment
 from eva_bench.records.store import Store
-from eva_bench.run import cache, train
+from eva_bench.run import cache, pipeline, train
 from eva_bench.run.cell import run_cell
 from eva_bench.settings.compose import compose_spec
 from tasks import harness
@@ -147,6 +148,18 @@ def test_old_answers_are_not_scored_for_new_weights(finished, command, small_run
     cache.save_tensors(trained, {name: tensor + 0.5 for name, tensor in tensors.items()}, facts)
     assert command(*LORA, *small_run, *places)[0] == 0
     assert asked and samples.read_bytes() != old
+
+
+def test_after_an_edit_of_the_code_nothing_comes_from_a_cache(finished, command, small_run, places, tmp_path, monkeypatch):
+    spec, record_path, _ = finished
+    asked, answer = [], harness._run_chunk
+    monkeypatch.setattr(harness, "_run_chunk", lambda *given: asked.append(1) or answer(*given))
+    for owner in (environment, pipeline):
+        monkeypatch.setattr(owner, "code_checksum", lambda: "of other code")
+    record_path.unlink()
+    assert command(*LORA, *small_run, *places)[0] == 0
+    assert Store(tmp_path / "results").read(spec).reused == {"eval_before": False, "init": False, "train": False}
+    assert len(asked) == 2  # before and after training
 
 
 def test_weights_that_cannot_be_kept_cost_a_finished_run_nothing(command, small_run, places, monkeypatch, tmp_path):

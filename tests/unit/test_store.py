@@ -240,9 +240,8 @@ def test_nothing_is_recorded_under_a_claim_that_is_anothers(tmp_path):
 class Full:
     """A new file on a disk that has no room for its content."""
 
-    def __init__(self, path: Path, mode: str):
-        with open(path, mode):
-            pass
+    def __init__(self, path: Path):
+        path.touch()
 
     def __enter__(self):
         return self
@@ -255,8 +254,8 @@ class Full:
 
 
 def test_a_claim_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
-    store = Store(tmp_path)
-    monkeypatch.setattr(Path, "open", Full)
+    store, real = Store(tmp_path), Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode="r", *rest: Full(self) if mode == "x" else real(self, mode, *rest))
     with pytest.raises(UserError, match="No space left"), store.claim("k", wait=False):
         raise AssertionError("claimed")
     assert not list(store.claims.glob("*"))
