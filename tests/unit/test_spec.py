@@ -45,6 +45,8 @@ OTHER = {  # choices and lists
     "dtype": "bfloat16",
     "precision": "bf16",
     "schedule": "linear",
+    "scaling": "rslora",
+    "magnitude": True,
     "stage": "tune",
     "targets": ["x"],
     "harness_sha256": ["x"],
