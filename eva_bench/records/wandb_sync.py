@@ -20,6 +20,7 @@ from eva_bench.records.wandb import Tracker, group_and_tags, logged_in
 from eva_bench.settings.schema import TrackingSettings
 from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
+from eva_bench.system.paths import runs_beside
 from eva_bench.system.progress import say
 
 
@@ -58,7 +59,7 @@ class SyncArguments(Arguments):
     make wandb-sync ARGS="rebuild=true"
     """
 
-    runs_dir: Path = Field(Path("runs"), description="where offline runs are")
+    runs_dir: Path | None = Field(None, description="where offline runs are; null: where these runs leave them")
     results_dir: Path = Field(Path("results"), description="where the records are")
     suite: str | None = Field(None, description="only the runs of this suite")
     project: str = Field("eva-bench", description="W&B project of the runs made anew")
@@ -68,14 +69,15 @@ class SyncArguments(Arguments):
 
 def sync(arguments: SyncArguments) -> int:
     """Send or rebuild. Raises UserError."""
+    runs_dir = arguments.runs_dir or Path(runs_beside(str(arguments.results_dir)))
     if not arguments.rebuild:
-        return synchronise(arguments.runs_dir)
+        return synchronise(runs_dir)
     if arguments.mode == "auto" and not logged_in():
         raise UserError(
             "Nobody is logged in to W&B here: `wandb login`, or mode=offline to keep the runs in runs/ first."
         )
     records = [r for r in Store(arguments.results_dir).read_all() if arguments.suite in (None, r.origins.suite)]
-    return rebuild(records, arguments.runs_dir, arguments.project, arguments.mode)
+    return rebuild(records, runs_dir, arguments.project, arguments.mode)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

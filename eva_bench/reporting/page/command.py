@@ -15,6 +15,7 @@ from eva_bench.reporting.page.content import content
 from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import write_atomically
+from eva_bench.system.paths import runs_beside
 
 HERE = Path(__file__).parent
 # In this order; the libraries' licences are beside them. D3 and Observable Plot: small multiples, intervals and labels
@@ -49,13 +50,14 @@ class PageArguments(Arguments):
     """
 
     results_dir: Path = Field(Path("results"), description="folder of the records and of the page")
-    runs_dir: Path = Field(Path("runs"), description="where sample answers are read from, if they are there")
+    runs_dir: Path | None = Field(None, description="where sample answers are read from; null: where these runs leave them")
 
 
 def write_page(arguments: PageArguments) -> int:
     """Make the page. Raises UserError."""
     page = arguments.results_dir / "report" / "index.html"
-    text = render(Archive.load(arguments.results_dir), arguments.runs_dir)
+    runs_dir = arguments.runs_dir or Path(runs_beside(str(arguments.results_dir)))
+    text = render(Archive.load(arguments.results_dir), runs_dir)
     try:
         write_atomically(page, text)
     except OSError as error:
