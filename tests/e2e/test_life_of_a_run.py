@@ -69,9 +69,13 @@ def test_force_keeps_the_old_record_beside_the_new(command, small_run, places, t
 
 
 def test_a_sweep_runs_every_cell_and_reports_the_worst_exit_code(command, small_run, places, tmp_path):
-    code, *_ = command("-m", "method=lora,full", "task=gsm8k", "train.precision=float32,bf16", *small_run, *places)
+    sweep = ["-m", "method=lora,full", "task=gsm8k", "train.precision=float32,bf16", *small_run, *places]
+    code, out, _ = command(*sweep)
     records = list(Store(tmp_path / "results").read_all())
     assert code == 0 and [record.status for record in records] == ["ok"] * 4
+    assert "4 of 4 cells were computed now." in out and out.count("exact_match_strict 0.") == 4 and "Next: " not in out
+    code, out, _ = command(*sweep)
+    assert code == 0 and "0 of 4 cells were computed now, 4 come from the records in" in out and "force=true" in out
     code, _, err = command("-m", *LORA, "adapter.rank=33,3", *[a for a in small_run if "rank" not in a], *places)
     assert code == 2 and "rank 33 is larger" in err
     status = sorted(record.status for record in Store(tmp_path / "results").read_all())
