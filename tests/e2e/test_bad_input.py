@@ -87,7 +87,7 @@ def refused(command, small_run, places, tmp_path, monkeypatch):
         (("method=sorsa", "adapter.scaling=rslora"), ("method=sorsa has method.alpha=null",)),
         (("adapter.scaling=rs",), ("adapter.scaling=rs",)),
         (("method=orthogonal", "adapter.rank=3"), ("rank 3 is odd",)),
-        (("method=lora_ga", "adapter.rank=20"), ("takes 40 directions from a gradient at rank 20",)),
+        (("method=lora_ga", "adapter.rank=12"), ("takes 24 directions from a gradient at rank 12",)),
         (("method=adalora", "method.final_ratio=0.9"), ("leave no steps",)),
         (("model.targets=[q_prj]",), ("model.targets: q_prj matches no linear layer", "q_proj")),
         (("model.targets=[]",), ("model.targets is empty", "q_proj")),
