@@ -19,7 +19,7 @@ import numpy as np
 from eva_bench.assets.catalogue import default_root, revision_here
 from eva_bench.assets.identity import cached_sha256
 from eva_bench.system.errors import UserError
-from eva_bench.system.paths import ROOT
+from eva_bench.system.paths import WORK
 from tasks.control.environment import ACTION_SIZE, STATE_SIZE
 
 SHAPES = {"observations": (STATE_SIZE,), "actions": (ACTION_SIZE,), "rewards": (), "dones": ()}
@@ -37,7 +37,7 @@ def load(entry: dict[str, Any], name: str, split: str, root: str | None) -> list
 def identity(entry: dict[str, Any], name: str, root: str | None) -> dict[str, Any]:
     """Checksums of the file and of the episodes to be played."""
     episodes = importlib.import_module(entry["episodes"]).fingerprint(entry["subset"])
-    file = cached_sha256(_path(entry, name, root), str(ROOT / "runs"))
+    file = cached_sha256(_path(entry, name, root), str(WORK / "runs"))
     return {"revision": revision_here(name, root), "sha256": file, "episodes_sha256": episodes}
 
 

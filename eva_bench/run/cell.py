@@ -17,7 +17,7 @@ from eva_bench.run import ranks
 from eva_bench.run.console import comparison, inputs, introduction, summary
 from eva_bench.run.session import Session
 from eva_bench.settings.spec import RunSpec
-from eva_bench.system.errors import NonFiniteLoss, UserError
+from eva_bench.system.errors import NonFiniteLoss, UserError, missing_extra
 from eva_bench.system.meter import Cost
 from eva_bench.system.processes import distributed, is_main_process
 from eva_bench.system.progress import say, warn
@@ -106,6 +106,8 @@ def _run(spec: RunSpec, store: Store, session: Session) -> int:
     except NonFiniteLoss as reason:
         status, error = "failed", str(reason)
     except Exception as reason:
+        if sentence := missing_extra(reason):
+            raise UserError(sentence) from reason
         status, error = "failed", f"{type(reason).__name__}: {reason}"
         _keep_traceback(spec)
     if not is_main_process():

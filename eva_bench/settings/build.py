@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from eva_bench.settings.explain import explain_validation_error
 from eva_bench.settings.schema import Choice
-from eva_bench.system.errors import UserError
+from eva_bench.system.errors import UserError, missing_extra
 
 Part = TypeVar("Part")
 
@@ -24,6 +24,8 @@ def build(choice: Choice, kind: type[Part]) -> Part:
     try:
         found = get_class(choice.target)
     except Exception as error:
+        if sentence := missing_extra(error):
+            raise UserError(sentence) from error
         raise UserError(f"{group}._target_={choice.target} cannot be imported: {error}") from error
     if not issubclass(found, kind):
         raise UserError(f"{group}._target_={choice.target} is no {group} of this suite.")

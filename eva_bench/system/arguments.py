@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from eva_bench.system.errors import UserError, did_you_mean
+from eva_bench.system.errors import UserError, did_you_mean, missing_extra
 from eva_bench.system.frozen import Frozen
 from eva_bench.system.signals import Interrupted
 
@@ -54,6 +54,11 @@ def guarded(action: Callable[[], int]) -> int:
         return action()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        if (sentence := missing_extra(error)) is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Interrupted):
         return INTERRUPTED

@@ -2,6 +2,9 @@
 
 import difflib
 from collections.abc import Iterable
+from importlib import metadata
+
+from packaging.requirements import Requirement
 
 
 class UserError(Exception):
@@ -18,6 +21,21 @@ class NonFiniteLoss(RuntimeError):
     def __init__(self, step: int, loss: float, gradient_norm: float):
         super().__init__(f"the training loss is {loss} and its gradient norm {gradient_norm} at step {step}")
         self.step = step
+
+
+def missing_extra(error: BaseException | None) -> str | None:
+    """One sentence where an error comes from a module that an extra of this package brings; None for any other error."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    module = (error.name or "").partition(".")[0] if error is not None else ""
+    for line in metadata.requires("eva-bench") or []:
+        requirement = Requirement(line)
+        if requirement.name.replace("-", "_") != module or requirement.marker is None:
+            continue
+        for extra in metadata.metadata("eva-bench").get_all("Provides-Extra") or []:
+            if requirement.marker.evaluate({"extra": extra}):
+                return f"This needs {requirement.name}, which is not installed: pip install 'eva-bench[{extra}]'."
+    return None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout, or of the installed packages
+WORK = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()  # where an installed command keeps what it makes
 CONF = ROOT / "conf"
-DATA = ROOT / "data"  # untracked mirror that `make fetch` fills
+DATA = WORK / "data"  # untracked mirror that `make fetch` fills
 RESULTS = ROOT / "results"
 MANIFESTS = ROOT / "tasks" / "manifest"
 HARNESS = ROOT / "tasks" / "lm_eval"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from eva_bench.system.files import write_atomically
-from eva_bench.system.paths import ROOT
+from eva_bench.system.paths import WORK
 from eva_bench.system.progress import warn
 from tasks.control.environment import Environment, versions
 from tasks.control.experts import demonstrate, policy
@@ -26,7 +26,7 @@ from tasks.control.experts import demonstrate, policy
 VERSION = 2
 SIZES = {"train": 40, "validation": 20, "test": 30}  # episodes
 NOISE = 0.4  # the largest standard deviation; that of an episode is uniform between 0 and this one
-FOLDER = ROOT / "runs" / "cache" / "demonstrations"
+FOLDER = WORK / "runs" / "cache" / "demonstrations"
 _ARRAYS = ("seed", "observations", "actions", "rewards", "success", "success_any")
 
 
