@@ -72,7 +72,7 @@ def _stop() -> None:
 
 def _serve() -> None:
     """The other side: a pair per line in, True or False per line out."""
-    from math_verify import parse, verify  # here, because this side alone needs it and it takes a second
+    from math_verify import parse, verify  # noqa: PLC0415 - this side alone needs it and it takes a second
 
     logging.disable(logging.CRITICAL)  # it warns of every answer that it cannot read
     if sys.platform == "linux":

@@ -115,7 +115,7 @@ def _sample(doc: dict, row: int) -> dict[str, Any]:
 
 
 def _language_model(bundle: ModelBundle, batch_size: int):
-    from lm_eval.models.huggingface import HFLM  # here, because it takes seconds and a refused run does without
+    from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 - it takes seconds and a refused run does without
 
     class Quiet(HFLM):
         """The harness's model without its own progress bars: ours would be torn apart by them."""
@@ -133,9 +133,9 @@ def _language_model(bundle: ModelBundle, batch_size: int):
 
 def _run_chunk(lm, tasks: dict[str, tuple[dict, Sequence[dict]]]) -> dict[str, list[dict]]:
     """What the harness logs per task name for (task configuration, docs)."""
-    from datasets import Dataset  # these three as above
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.evaluator import evaluate
+    from datasets import Dataset  # noqa: PLC0415 - as above
+    from lm_eval.api.task import ConfigurableTask  # noqa: PLC0415 - it takes seconds, and a refused run does without
+    from lm_eval.evaluator import evaluate  # noqa: PLC0415 - it takes seconds, and a refused run does without
 
     def configured(config: dict, docs: Sequence[dict]) -> ConfigurableTask:
         return ConfigurableTask(config=config | {"custom_dataset": lambda **_: {"test": Dataset.from_list(list(docs))}})

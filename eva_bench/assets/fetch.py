@@ -35,7 +35,7 @@ GB = 1e9
 
 def check_network() -> None:
     """Fail within seconds, once, where the hub cannot be reached. Raises UserError."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # noqa: PLC0415 - it reads its offline switch when it is imported
 
     host = urlparse(constants.ENDPOINT)
     port = host.port or (80 if host.scheme == "http" else 443)
@@ -120,7 +120,7 @@ class Source:
     @property
     def page(self) -> str:
         """Its address for a person."""
-        from huggingface_hub import constants
+        from huggingface_hub import constants  # noqa: PLC0415 - it reads its offline switch when it is imported
 
         return f"{constants.ENDPOINT}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}"
 
@@ -150,7 +150,7 @@ def _listing(source: Source, wanted: dict[str, str | None]) -> tuple[str, dict[s
     Raises:
         UserError: a wanted file is not there.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi  # noqa: PLC0415 - it reads its offline switch when it is imported
 
     revision = hub_revision(source.revision)
     info = HfApi().repo_info(source.repo, repo_type=source.kind, revision=revision, files_metadata=True)
@@ -169,7 +169,7 @@ def _listing(source: Source, wanted: dict[str, str | None]) -> tuple[str, dict[s
 
 def _download(source: Source, file: str, commit: str, folder: Path, pinned: str | None) -> str | None:
     """One file, unless it is here whole; the checksum of a data set's file."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - it reads its offline switch when it is imported
 
     path = Path(hf_hub_download(source.repo, file, repo_type=source.kind, revision=commit, local_dir=folder))
     if source.kind == "model":
@@ -195,7 +195,7 @@ def _check_space(source: Source, folder: Path, sizes: dict[str, int]) -> None:
 @contextmanager
 def _explained(source: Source) -> Iterator[None]:
     """What the hub or the disk refuses, as one sentence with what to do."""
-    from huggingface_hub import errors
+    from huggingface_hub import errors  # noqa: PLC0415 - it reads its offline switch when it is imported
 
     repo = source.repo
     try:

@@ -92,7 +92,7 @@ def model_folder(model: ModelSource) -> Path:
     mirror = paths.DATA / "models" / model.hub_id
     if (mirror / "config.json").is_file():
         return mirror
-    from huggingface_hub import try_to_load_from_cache  # late: it reads its offline switch when it is imported
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - it reads its offline switch when it is imported
 
     found = try_to_load_from_cache(model.hub_id, "config.json", revision=hub_revision(model.revision))
     if isinstance(found, str):

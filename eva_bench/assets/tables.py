@@ -31,7 +31,7 @@ def read_table(path: Path) -> Rows:
 
 
 def _parquet(path: Path) -> Rows:
-    import pyarrow.parquet  # here, because it takes a third of a second and most commands read no rows
+    import pyarrow.parquet  # noqa: PLC0415 - it takes a third of a second and most commands read no rows
 
     return pyarrow.parquet.read_table(path).to_pylist()
 
@@ -46,7 +46,7 @@ def _json(path: Path) -> Rows:
 
 
 def _delimited(delimiter: str, path: Path) -> Rows:
-    import pyarrow.csv  # as above
+    import pyarrow.csv  # noqa: PLC0415 - as above
 
     parsing = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     table = pyarrow.csv.read_csv(path, parse_options=parsing)

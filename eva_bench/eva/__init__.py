@@ -28,6 +28,6 @@ def __getattr__(name: str) -> Any:
     """The functions for PEFT models, imported on first use: PEFT takes seconds and runs of the suite do without it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from eva_bench.eva import library
+    from eva_bench.eva import library  # noqa: PLC0415 - late, so that what needs it only sometimes starts fast
 
     return getattr(library, name)

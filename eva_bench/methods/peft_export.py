@@ -39,7 +39,7 @@ def export_adapter(
     Returns:
         Size of the weight file in bytes.
     """
-    from peft import LoraConfig
+    from peft import LoraConfig  # noqa: PLC0415 - peft takes seconds, and only an export needs it
 
     common_rank = Counter(f.rank for f in factors.values()).most_common(1)[0][0]
     alphas = {name: f.scale * f.rank for name, f in factors.items()}  # PEFT scales by alpha / r

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from eva_bench.system.files import read_sealed, sha256_of, write_sealed
 from eva_bench.system.progress import warn
@@ -31,7 +32,7 @@ class Samples:
     """
 
     def __init__(self, file: Path, n_rows: int, chunk: int):
-        self.file, self.rows = file, list[dict]()
+        self.file, self.rows = file, list[dict[str, Any]]()
         known = _read(file)
         self._by, self._chunks, self._size = known["answered_by"], list[tuple[int, int, str]](), 0
         content = file.read_bytes() if file.exists() else b""
@@ -48,7 +49,7 @@ class Samples:
             with file.open("r+b") as stream:
                 stream.truncate(self._size)
 
-    def append(self, new: Sequence[dict]) -> None:
+    def append(self, new: Sequence[dict[str, Any]]) -> None:
         """Write one chunk, then its checksum: what a crash leaves between the two does not count."""
         part = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in new).encode()
         self.file.touch()
@@ -59,7 +60,7 @@ class Samples:
         self._keep(new, len(part), sha256_of(part))
         write_sealed(_checksums(self.file), {"answered_by": self._by, "chunks": self._chunks})
 
-    def _keep(self, rows: Sequence[dict], size: int, digest: str) -> None:
+    def _keep(self, rows: Sequence[dict[str, Any]], size: int, digest: str) -> None:
         self.rows += rows
         self._size += size
         self._chunks.append((len(rows), size, digest))
@@ -69,7 +70,7 @@ def _checksums(file: Path) -> Path:
     return file.with_suffix(".checksums.json")
 
 
-def _read(file: Path) -> dict:
+def _read(file: Path) -> dict[str, Any]:
     try:
         known = read_sealed(_checksums(file))
         if isinstance(known, dict) and known.keys() == {"answered_by", "chunks"}:

@@ -39,7 +39,7 @@ class Tracker:
 
     def _start(self, run_id: str, config: dict[str, Any], group: str, tags: Sequence[str]) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
-        import wandb
+        import wandb  # noqa: PLC0415 - most runs of a sweep and all tables do without
 
         mode: Any = self.tracking.mode
         if mode == "auto":
@@ -94,7 +94,7 @@ class Tracker:
             raise failures[0]
 
     def _finish(self, record: Record) -> None:
-        import wandb
+        import wandb  # noqa: PLC0415 - most runs of a sweep and all tables do without
 
         for moment, metrics in (("before", record.metrics_before), ("after", record.metrics)):
             self.run.summary.update({f"{moment}/{name}": value for name, value in metrics.items()})

@@ -89,8 +89,8 @@ def _run_claimed(spec: RunSpec, store: Store, session: Session | None) -> int:
 
 
 def _run(spec: RunSpec, store: Store, session: Session) -> int:
-    from eva_bench.run import pipeline  # imports torch, which a finished cell does not need
-    from eva_bench.run.prepare import prepare
+    from eva_bench.run import pipeline  # noqa: PLC0415 - imports torch, which a finished cell does not need
+    from eva_bench.run.prepare import prepare  # noqa: PLC0415 - imports torch, which a finished cell does not need
 
     run: Run | None = None
     status: Status = "ok"

@@ -69,7 +69,7 @@ def _key(run_id: str) -> str:
 
 @cache
 def _store() -> Any:
-    from torch.distributed import rendezvous  # late: a cell that is done needs no torch
+    from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415 - a cell that is done needs no torch
 
     store, _, _ = next(iter(rendezvous("env://", timeout=FOR_EVER)))
     return store

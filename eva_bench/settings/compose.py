@@ -94,7 +94,7 @@ def _plain_values(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line.")
     settings = OmegaConf.to_container(ours, resolve=True)
     assert isinstance(settings, dict)
-    return settings
+    return {str(name): value for name, value in settings.items()}
 
 
 def _names_by_hydra(overrides: Sequence[str]) -> tuple[str, str, str, str]:

@@ -40,7 +40,7 @@ def submit(parts: Sequence[Part], launcher: DictConfig, most: int) -> list[str]:
     Returns:
         Ids of the jobs.
     """
-    import submitit
+    import submitit  # noqa: PLC0415 - only a machine with SLURM needs it
 
     values = OmegaConf.to_container(launcher, resolve=True)
     os.environ["PYTHONPATH"] = worker_environment()["PYTHONPATH"]  # jobs inherit it

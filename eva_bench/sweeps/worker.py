@@ -68,7 +68,7 @@ class Part:
 
     def checkpoint(self):
         """What submitit queues again before a time limit: the same cells; finished ones return at once."""
-        from submitit.helpers import DelayedSubmission
+        from submitit.helpers import DelayedSubmission  # noqa: PLC0415 - only a machine with SLURM needs it
 
         return DelayedSubmission(self)
 

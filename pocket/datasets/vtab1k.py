@@ -54,7 +54,7 @@ def fingerprint(subset: str) -> str:
 @cache
 def _scans(split: str) -> list[tuple[np.ndarray, int]]:
     """The split's share of scikit-learn's digits: 8 x 8 pixels with values 0-16, and which digit it is."""
-    from sklearn.datasets import load_digits  # here, because it takes a second and only this task needs it
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - it takes a second and only this task needs it
 
     digits = load_digits()
     order = np.random.default_rng(VERSION).permutation(len(digits.target))

@@ -90,7 +90,7 @@ class Environment:
 
 def _metaworld():
     try:
-        import metaworld  # here, because it takes a second and planning a suite needs the names of tasks only
+        import metaworld  # noqa: PLC0415 - it takes a second and planning a suite needs the names of tasks only
     except Exception as error:
         raise UserError(f"Meta-World cannot be loaded: {error}") from error
     return metaworld
@@ -104,7 +104,7 @@ def _seeded_class(name: str) -> type:
 
 @cache
 def _compiled(path: str) -> Any:
-    import mujoco  # as metaworld
+    import mujoco  # noqa: PLC0415 - as metaworld
 
     return mujoco.MjModel.from_xml_path(path)
 
@@ -113,7 +113,7 @@ class _Quick:
     """The same environment in less time: the scene is compiled once, contacts are searched by numpy."""
 
     def _initialize_simulation(self):
-        import mujoco  # as metaworld
+        import mujoco  # noqa: PLC0415 - as metaworld
 
         if self.render_mode is not None:  # needs a buffer of its own size
             return super()._initialize_simulation()

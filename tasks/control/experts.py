@@ -21,7 +21,7 @@ Policy = Callable[[np.ndarray], np.ndarray]  # observation (39,) -> action (4,),
 
 def policy(name: str) -> Policy:
     """The scripted policy of a task."""
-    from metaworld.policies import ENV_POLICY_MAP  # here, as in environment.py
+    from metaworld.policies import ENV_POLICY_MAP  # noqa: PLC0415 - asin environment.py
 
     scripted = ENV_POLICY_MAP[f"{name}-v3"]().get_action
     ours = {
