@@ -138,18 +138,33 @@ class Calibration:
     """Re-creatable batches of training inputs, in a fixed random order, for data-driven initialisation.
 
     Iterating again yields the same batches again; each is a dict of tensors (input_ids, attention_mask, labels).
+
+    Args:
+        share: number of this process and of all that share the batches; each takes its own.
     """
 
-    def __init__(self, task: Task, bundle: ModelBundle, examples: list[Example], batch_size: int, seed: int):
+    def __init__(
+        self,
+        task: Task,
+        bundle: ModelBundle,
+        examples: list[Example],
+        batch_size: int,
+        seed: int,
+        share: tuple[int, int] = (0, 1),
+    ):
+        self.first, self.step = share
         self.task, self.bundle, self.examples, self.batch_size = task, bundle, examples, batch_size
         generator = torch.Generator().manual_seed(seed)
         self.order = torch.randperm(len(examples), generator=generator).tolist()
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return len(self._starts())
+
+    def _starts(self) -> range:
+        return range(0, len(self.order), self.batch_size)[self.first :: self.step]
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.order), self.batch_size):
+        for start in self._starts():
             indices = self.order[start : start + self.batch_size]
             yield self.task.collate([self.examples[i] for i in indices], self.bundle)
 
@@ -159,13 +174,19 @@ class Calibration:
         return loss_sum / max(count, 1)
 
 
-def mean_loss(task: Task, bundle: ModelBundle, examples: Iterable[Example], batch_size: int) -> float:
-    """Loss per prediction over examples, without gradients."""
+def loss_sum(task: Task, bundle: ModelBundle, examples: Iterable[Example], batch_size: int) -> tuple[float, int]:
+    """Loss summed over the predictions of examples, without gradients, and the number of predictions."""
     examples = sorted(examples, key=task.length)  # little padding
     total, count = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(examples), batch_size):
             batch = task.collate(examples[start : start + batch_size], bundle)
-            loss_sum, n = task.loss(bundle.module, batch)
-            total, count = total + float(loss_sum), count + n
+            part, n = task.loss(bundle.module, batch)
+            total, count = total + float(part), count + n
+    return total, count
+
+
+def mean_loss(task: Task, bundle: ModelBundle, examples: Iterable[Example], batch_size: int) -> float:
+    """Loss per prediction over examples, without gradients."""
+    total, count = loss_sum(task, bundle, examples, batch_size)
     return total / max(count, 1)

@@ -37,6 +37,7 @@ class EVA(LowRankMethod, SolverConfig):
     score: Literal["ratio", "raw", "max", "paper"]
     directions: Literal["leading", "whitened", "rotated", "permuted", "minor", "random"]
     uses_data = True
+    shares_batches = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

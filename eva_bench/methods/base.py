@@ -62,6 +62,7 @@ class Method:
         changes_function: the adapted model computes something else than the pretrained one from the start.
         uses_data: the initialisation reads calibration batches.
         uses_gradients: it also needs their loss, see `eva_bench.methods.gradients`.
+        shares_batches: in a job of several processes each reads its own batches, and all get the same factors.
         exports_adapter: the trained model is the pretrained one with a stock PEFT adapter; otherwise its checkpoint.
         fixed_rank: every run trains `rank` components per layer, on average over the layers.
     """
@@ -71,6 +72,7 @@ class Method:
     changes_function: ClassVar[bool] = False
     uses_data: ClassVar[bool] = False
     uses_gradients: ClassVar[bool] = False
+    shares_batches: ClassVar[bool] = False
     exports_adapter: ClassVar[bool] = True
     fixed_rank: ClassVar[bool] = True
 

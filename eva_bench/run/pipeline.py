@@ -18,24 +18,26 @@ from eva_bench.assets.identity import model_folder
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.models.recomputation import recomputed
 from eva_bench.probes import forgetting
 from eva_bench.records import samples
 from eva_bench.records.environment import cached_name, code_checksum
 from eva_bench.records.record import thin
 from eva_bench.records.wandb import group_and_tags
-from eva_bench.run import cache, train
+from eva_bench.run import cache, evaluate, together, train
 from eva_bench.run.prepare import Run
 from eva_bench.settings.spec import RunSpec, fingerprint, stream_seed, what
 from eva_bench.system.errors import UserError
 from eva_bench.system.processes import cpu_threads, distributed, is_main_process, keep_freed_memory
 from eva_bench.system.progress import Bar, say, warn
-from eva_bench.task import Calibration, Rows, TrainData, mean_loss, split_rows
+from eva_bench.task import Calibration, Rows, TrainData, split_rows
 
 
 def execute(run: Run) -> None:
     """Everything between a checked specification and a finished record; fills `run.outcome`."""
     spec, meter, outcome = run.spec, run.meter, run.outcome
     seed_everything(spec)
+    together.join(_device())
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
@@ -101,7 +103,7 @@ def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]
         run.caches / "before" / cached_name(f"{spec.task.name.replace('/', '_')}-{key}").removesuffix(".safetensors")
     )
     with nullcontext() if distributed() else run.store.claim(f"before-{key}", wait=True):
-        known = None if force else cache.load_metrics(folder / "metrics.json")
+        known = together.of_first(None if force else cache.load_metrics(folder / "metrics.json"))
         run.outcome.reused["eval_before"] = known is not None
         if known is not None:
             return known
@@ -142,12 +144,11 @@ def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, tit
     spec = run.spec
     with Bar(f"answers {title}") as bar:
         show = _while_ours(run, bar)
-        answers = run.task.evaluate(bundle, rows.rows, rows.dataset, spec.eval, spec.data, samples_file, show)
-    references = run.task.reference_examples(rows.rows, rows.dataset, bundle, spec.data)
+        answers = evaluate.answers(run.task, bundle, rows.rows, rows.dataset, spec, samples_file, show)
     metrics = run.task.score(answers) | {"samples": len(answers)}
-    if not references:
+    loss = evaluate.reference_loss(run.task, bundle, rows.rows, rows.dataset, spec)
+    if loss is None:
         return metrics
-    loss = mean_loss(run.task, bundle, references, spec.eval.batch_size)
     if not math.isfinite(loss):
         raise FloatingPointError(f"the loss on the reference answers is {loss} {title} ({run.outcome.steps} steps)")
     return metrics | {"reference_loss": loss}
@@ -180,11 +181,12 @@ def _initialise(run: Run, bundle: ModelBundle, data: TrainData) -> Adapter:
     """The initial factors from the cache or from the method, put into the model."""
     spec, outcome = run.spec, run.outcome
     file = run.caches / "init" / cached_name(spec.init_id)
-    initial = None if spec.where.force else cache.load_initialisation(file)
+    initial = together.of_first(None if spec.where.force else cache.load_initialisation(file))
     outcome.reused["init"] = initial is not None
     if initial is None:
         seed = stream_seed(spec.seed, "calibration_order")
-        calibration = Calibration(run.task, bundle, data.examples, spec.calibration.batch_size, seed)
+        share = together.place() if run.method.shares_batches else (0, 1)
+        calibration = Calibration(run.task, bundle, data.examples, spec.calibration.batch_size, seed, share)
         initial = run.method.initialise(bundle, calibration, stream_seed(spec.seed, "initialisation"))
         if initial.factors:
             with suppress(OSError, SafetensorError):  # a full disk: a later run computes it again
@@ -238,7 +240,7 @@ def _train_now(
 
     run.session.stop.deferred = True
     try:
-        with Bar("training") as bar:
+        with Bar("training") as bar, recomputed(bundle.module, spec.train.gradient_checkpointing):
             train.fit(
                 bundle,
                 adapter,

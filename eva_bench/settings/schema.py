@@ -87,6 +87,7 @@ class ModelSettings(Frozen):
     targets: list[str]  # last parts of the names of the adapted layers
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str = "sdpa"
+    architecture: dict[str, Any] | None = where_field(None)  # its config.json in short, for a plan without the checkpoint
 
 
 class DataSettings(Frozen):
@@ -135,6 +136,7 @@ class TrainSettings(Frozen):
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the autocast
     loss_on_prompt: bool = False
+    gradient_checkpointing: bool = where_field(False)  # activations computed again in the backward pass: memory for time
     checkpoint_minutes: float = where_field(10.0, ge=0)  # 0: after every step
     snapshots: int = where_field(0, ge=0)  # exports on the way, at so many logarithmically spaced steps, for probes
 

@@ -9,15 +9,22 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eva_bench.methods.layer import Adapter, Factors
+from eva_bench.models import decision
+from eva_bench.models.bundle import ModelBundle
+from eva_bench.models.recomputation import recomputed
 from eva_bench.reporting.archive import Run
-from eva_bench.run import memory, train
+from eva_bench.run import evaluate, memory, train
 from eva_bench.settings.compose import compose_settings
 from eva_bench.sweeps import execute, tune
 from eva_bench.system.errors import UserError
 from eva_bench.system.meter import Cost
 from tasks.glue_metrics import glue_scores
+from tasks.samples import answer_rows
 from tests.conftest import tiny_llama
-from tests.records import record
+from tests.control import tiny_model, trajectories, write_decision
+from tests.records import make_spec, record
+from tests.settings import data_settings
+from tests.vision import load_vit, some_pixels, write_vit
 
 LLAMA = "method=lora task=gsm8k scale=paper"
 
@@ -155,3 +162,75 @@ def test_evaluation_halves_its_batch_where_memory_runs_out(capsys):
     assert tried == [16, 8, 4] and "eval.batch_size=4" in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="another"):
         memory.in_halves(lambda size: (_ for _ in ()).throw(RuntimeError("another")), 4, "x")
+
+
+@pytest.mark.parametrize("kind", ["llama", "vision", "decision"])
+def test_gradient_checkpointing_recomputes_blocks_and_changes_no_gradient(kind, tmp_path):
+    torch.manual_seed(0)
+    if kind == "llama":
+        module, inputs = tiny_llama(), {"input_ids": torch.randint(3, 60, (2, 9))}
+    elif kind == "vision":
+        bundle = load_vit("dinov2_s14", write_vit("dinov2_s14", tmp_path / "vit"))
+        module, inputs = bundle.module, {"x": some_pixels(bundle)}
+    else:
+        row = trajectories(1, 4)[0]
+        module = decision.load(tiny_model(write_decision(tmp_path / "dt")), data_settings()).module
+        values = {"states": row["observations"], "returns": row["rewards"], "actions": row["actions"], "rewards": row["rewards"]}
+        inputs = {name: torch.from_numpy(value)[None] for name, value in values.items()} | {"steps": torch.arange(4)[None]}
+    module.train()
+    kept: dict[bool, int] = {}
+    gradients: dict[bool, dict[str, torch.Tensor]] = {}
+    for wanted in (False, True):
+        saved: list[int] = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t)
+        with recomputed(module, wanted):
+            with hooks:
+                output = module(**inputs)
+                loss = (output if isinstance(output, torch.Tensor) else output.logits).square().sum()
+            module.zero_grad()
+            loss.backward()
+        kept[wanted] = sum(saved)
+        gradients[wanted] = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    assert kept[True] < 0.7 * kept[False]
+    for name, gradient in gradients[False].items():
+        assert torch.allclose(gradients[True][name], gradient, rtol=1e-6, atol=1e-6)
+
+
+class Answers:
+    """A task whose second chunk needs more memory than there is for a batch of four."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
+        def answer(chunk, first: int) -> list[dict]:
+            self.asked.append((first, evaluation.batch_size))
+            if first and evaluation.batch_size > 2:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return [{"row": first + i, "answer": row} for i, row in enumerate(chunk)]
+
+        return answer_rows(rows, samples_file, evaluation.chunk, answer, progress)
+
+
+def test_an_evaluation_that_runs_out_of_memory_goes_on_after_the_last_answers(tmp_path):
+    task, bundle = Answers(), ModelBundle(tiny_llama(), None, (), "language")
+    spec = make_spec({"eval": {"batch_size": 4, "chunk": 3}})
+    samples = evaluate.answers(task, bundle, list(range(7)), "x", spec, tmp_path / "samples.jsonl", lambda done, total: None)
+    assert [sample["answer"] for sample in samples] == list(range(7))
+    assert task.asked == [(0, 4), (3, 4), (3, 2), (6, 2)]  # the first chunk is not answered again
+
+
+def test_evaluation_in_bf16_is_an_option_and_float32_the_rule(tmp_path):
+    seen = []
+
+    class Looks(Answers):
+        def evaluate(self, *arguments):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().evaluate(*arguments)
+
+    bundle = ModelBundle(tiny_llama(), None, (), "language")
+    for number, options in enumerate(({}, {"precision": "bf16"})):
+        spec = make_spec({"eval": options})
+        evaluate.answers(Looks(), bundle, [1], "x", spec, tmp_path / f"{number}.jsonl", lambda done, total: None)
+    assert seen == [False, True]
+    assert settings(f"{LLAMA} eval.precision=bf16")["eval"]["precision"] == "bf16"
