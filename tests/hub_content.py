@@ -68,7 +68,7 @@ def rows_of(name: str, info: dict[str, Any], split: str) -> list[dict[str, Any]]
     elif name.startswith("nyu-mll/glue/"):
         rows = glue.generate(part, subset)
     elif name == "wikitext-2":
-        rows = [{"text": text} for text in (" = A title = \\n", " Some text of an article . \\n")]
+        rows = [{"text": text} for text in (" = A title = \n", " Some text of an article . \n" * 20)]
     else:
         rows = _mathematics(name, part)
     rows = [{key: value for key, value in row.items() if key != "part"} | FURTHER.get(subset, {}) for row in rows[:ROWS]]
