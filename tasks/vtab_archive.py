@@ -51,10 +51,19 @@ def identity(entry: dict[str, Any], name: str, root: str | None) -> dict[str, An
     found["rows"] = {split: len(_rows(folder, split, classes)) for split in LISTS}
     found["images"] = _names_and_sizes(folder, classes)
     if (folder / CHECKSUMS).is_file():
-        found["images_sha256"] = json.loads((folder / CHECKSUMS).read_text())["images_sha256"]
+        found["images_sha256"] = _images_sha256(folder / CHECKSUMS)
     if deviation := _deviation(entry, folder):
         found["deviation"] = f"{name}: {deviation}"
     return found
+
+
+def _images_sha256(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_bytes())["images_sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"'{file.parent.name}/{file.name}' is damaged ({type(error).__name__}): remove it; `make fetch` writes it again."
+        ) from error
 
 
 def task_folder(entry: dict[str, Any], name: str, root: str | None) -> Path:
@@ -140,10 +149,14 @@ def _rows(folder: Path, split: str, classes: int) -> tuple[tuple[str, int], ...]
 def _read_list(path: Path, modified_ns: int, classes: int) -> tuple[tuple[str, int], ...]:
     """(image, label) of every line of a list; read again when the file has changed."""
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.parent.name}/{path.name} is not text in UTF-8.") from error
+    for number, line in enumerate(lines, start=1):
         name, _, label = line.strip().rpartition(" ")
         where = f"{path.parent.name}/{path.name} line {number}"
-        if not name or not label.isdigit():
+        if not name or not (label.isascii() and label.isdigit()):  # `²` is a digit, too
             raise UserError(f"{where}: expected '<image> <class>', found '{line.strip()}'.")
         if int(label) >= classes:
             raise UserError(f"{where}: class {label} of '{name}' is outside 0 to {classes - 1}.")

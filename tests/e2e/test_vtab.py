@@ -151,6 +151,12 @@ def _break(kind: str, folder: Path) -> None:
         _line(folder, "train800val200.txt", 25, "images/validation/000001.png 4")
     elif kind == "line":
         _line(folder, "train800.txt", 2, "images/train/000002.png")
+    elif kind == "odd class":
+        _line(folder, "train800.txt", 2, "images/train/000002.png ²")
+    elif kind == "encoding":
+        (folder / "train800.txt").write_bytes(b"\xff\xfe images")
+    elif kind == "checksums":
+        (folder / "checksums.json").write_text("[]")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +168,9 @@ def _break(kind: str, folder: Path) -> None:
         ("no image", (), ("kitti/images/test/000002.png", "cannot be decoded")),
         ("class", (), ("kitti/val200.txt line 2", "class 4", "outside 0 to 3")),
         ("line", (), ("kitti/train800.txt line 3", "expected '<image> <class>'")),
+        ("odd class", (), ("kitti/train800.txt line 3", "expected '<image> <class>'")),
+        ("encoding", (), ("kitti/train800.txt is not text in UTF-8",)),
+        ("checksums", (), ("'kitti/checksums.json' is damaged",)),
         (
             "nothing",
             ("data.official_sizes=true",),
