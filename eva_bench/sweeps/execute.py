@@ -120,10 +120,10 @@ def main(arguments: Sequence[str]) -> int:
     states = examine(plan)
     show(plan.name, states)
     show_means(states)
-    say(_what_was_computed(states, specs))
     if code == 130:
         say("Interrupted: the same command continues where this one stopped.")
         return code
+    say(_what_was_computed(states, specs))
     return 0 if all(item.state in ("ok", "suspicious") for item in states) else code or 1
 
 
