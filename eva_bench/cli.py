@@ -9,12 +9,13 @@ import textwrap
 import yaml
 
 from eva_bench.run.cell import run_cell
-from eva_bench.settings.compose import compose_spec
+from eva_bench.settings.compose import compose_settings, compose_spec, to_settings
 from eva_bench.sweeps import execute
 from eva_bench.sweeps.execute import is_sweep
 from eva_bench.system.arguments import guarded
 from eva_bench.system.paths import choices, is_group
 
+PLAN = ("plan", "plan.memory", "dry_run")  # say what a run would cost instead of running
 SHOW = ("-c", "--cfg", "job")  # show the settings instead of running
 
 
@@ -34,9 +35,22 @@ def run(arguments: list[str]) -> int:
         settings = compose_spec([item for item in arguments if item not in SHOW]).what()
         print(yaml.safe_dump(settings, sort_keys=False), end="")
         return 0
+    if {item.split("=")[0] for item in arguments} & {"plan", "plan.memory"}:
+        return show_plan(arguments)
     if is_sweep(arguments):
         return execute.main(arguments)
     return run_cell(compose_spec(arguments))
+
+
+def show_plan(arguments: list[str]) -> int:
+    """What a run would cost, and whether it fits `plan.memory` or the GPUs that are here. Raises UserError."""
+    from eva_bench.run import plan_cost  # noqa: PLC0415 - imports torch, which no other command needs here
+
+    settings = to_settings(compose_settings([item for item in arguments if item.split("=")[0] not in PLAN]))
+    given = [item.split("=", 1)[1] for item in arguments if item.startswith("plan.memory=")]
+    memory = plan_cost.memory_sizes(given[-1]) if given else plan_cost.devices()
+    print(plan_cost.report(settings, memory))
+    return 0
 
 
 def help_text() -> str:
@@ -50,6 +64,7 @@ def help_text() -> str:
         "A table's suite:   python run.py suite=gsm8k dry_run=true; without dry_run it runs",
         "  in 4 processes:  python run.py suite=gsm8k hydra/launcher=local hydra.launcher.processes=4",
         "  on SLURM:        python run.py suite=gsm8k hydra/launcher=slurm; docs/sweeps.md",
+        "What it would cost: python run.py method=eva task=gsm8k scale=paper plan=true plan.memory=24GB,80GB",
         "Show the settings: python run.py method=eva task=gsm8k --cfg job",
         "A family of tasks: python run.py method=eva task=glue",
         "Your own inputs:   data.root=<folder> model.path=<checkpoint> results_dir=<folder>",

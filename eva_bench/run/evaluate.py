@@ -1,4 +1,4 @@
-"""Answers of all rows and the loss on the reference answers: shared among processes, in batches that fit into memory."""
+"""Answers of all rows and the loss on the reference answers: shared among processes, in batches that fit."""
 
 from __future__ import annotations
 

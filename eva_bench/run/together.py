@@ -1,4 +1,4 @@
-"""Several processes as one run: they join, share rows, and agree on what the first of them knows. Alone, these do nothing."""
+"""Several processes as one run: they join, share rows, and agree on what the first one knows. Alone, these do nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def place() -> tuple[int, int]:
 
 
 def share(count: int) -> slice:
-    """Which of `count` rows this process works on: a block of neighbours. All of them where there are fewer than processes."""
+    """Which of `count` rows this process works on: a block of neighbours; all where there are fewer than processes."""
     rank, processes = place()
     if count < processes:
         return slice(0, count)

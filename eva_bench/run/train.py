@@ -78,7 +78,7 @@ def batch_indices(step: int, batch_size: int, n_examples: int, seed: int) -> lis
 
 @lru_cache(maxsize=2)
 def epoch_order(epoch: int, n_examples: int, seed: int) -> torch.Tensor:
-    """The rows of an epoch in their order, (n_examples,); drawn once an epoch, which takes seconds for millions of rows."""
+    """The rows of an epoch in their order, (n_examples,); drawn once: for millions of rows it takes seconds."""
     generator = torch.Generator().manual_seed(stream_seed(seed, f"data_order/{epoch}"))
     return torch.randperm(n_examples, generator=generator)
 
