@@ -1,3 +1,3 @@
-"""eva-bench: how should a low-rank adapter start?"""
+"""eva-bench: how should LoRA be initialised?"""
 
 __version__ = "0.1.0"

@@ -56,7 +56,7 @@ def show_plan(arguments: list[str]) -> int:
 def help_text() -> str:
     """What can be typed, with every choice that exists in conf/."""
     lines = [
-        "eva-bench: how should a low-rank adapter start?",
+        "eva-bench: how should LoRA be initialised?",
         "",
         "One run:           python run.py method=eva task=gsm8k",
         "Another value:     python run.py method=eva task=gsm8k method.rho=1 train.lr=1e-3",

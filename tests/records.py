@@ -36,7 +36,7 @@ SPEC = {
     "seed": 0,
     "stage": "final",
     "identity": {
-        "model": {"checkpoint": "language", "sha256": "0"},
+        "model": {"checkpoint": "pocket_language", "sha256": "0"},
         "train_data": {"name": "pocket/gsm8k", "sha256": "1"},
         "eval_data": {"name": "pocket/gsm8k", "sha256": "1"},
     },

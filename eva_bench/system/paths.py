@@ -20,9 +20,10 @@ def runs_beside(results_dir: str) -> str:
 
 
 def choices(group: str) -> list[str]:
-    """The choices of a config group, nested ones as `glue/cola`."""
-    base = CONF / group
-    return sorted(path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.yaml"))
+    """The choices of a config group, nested ones as `glue/cola`; what others inherit from (`base/`) is none."""
+    folder = CONF / group
+    found = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    return [name for name in found if not name.startswith("base/")]
 
 
 def is_group(task: str) -> bool:

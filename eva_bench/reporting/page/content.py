@@ -27,7 +27,7 @@ from eva_bench.system.paths import choices
 
 def content(archive: Archive, runs_dir: Path) -> dict[str, Any]:
     """The variables of page.html.j2. Raises UserError as the tables do."""
-    tables = sorted(all_tables(archive), key=lambda table: not table.name.startswith("overall"))  # the whole first
+    tables = sorted(all_tables(archive)[0], key=lambda table: not table.name.startswith("overall"))  # the whole first
     scales = [data for scale in archive.scales() if (data := scale_data(archive, scale)) is not None]
     missing = not_run(archive, tables)
     main = {

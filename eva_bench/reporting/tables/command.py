@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.tables.build import assemble
 from eva_bench.reporting.tables.differences import build_differences
 from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
+from eva_bench.reporting.tables.own import build_own, own_runs, reasons
 from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import TableSpec, read_tables
 from eva_bench.reporting.tables.summary import build_pairs, build_summary
@@ -35,15 +36,18 @@ def selections(archive: Archive, specs: Sequence[TableSpec]) -> Iterator[tuple[S
                 yield selection, model
 
 
-def all_tables(archive: Archive, specs: Sequence[TableSpec] | None = None) -> list[Table]:
-    """All tables and their statistics. Raises UserError."""
+def all_tables(archive: Archive, specs: Sequence[TableSpec] | None = None) -> tuple[list[Table], list[Run]]:
+    """All tables and their statistics, and the own runs that are shown apart. Raises UserError."""
     found = []
+    used: set[str] = set()
     for selection, model in selections(archive, read_tables() if specs is None else specs):
         found.append(assemble(selection, model))
+        used |= {run.run_id for run in selection.used}
         if selection.table.statistics:
             more = [build(selection, model) for build in (build_differences, build_summary, build_pairs)]
             found += [table for table in more if table.lines]
-    return found
+    own = own_runs(archive.runs, used)
+    return found + build_own(own), own
 
 
 def write_tables(tables: Sequence[Table], folder: Path) -> None:
@@ -71,7 +75,7 @@ def tables(arguments: TablesArguments) -> int:
     """Write all tables. Raises UserError."""
     results = arguments.results_dir
     folder = results / "tables"
-    found = all_tables(Archive.load(results))
+    found, own = all_tables(Archive.load(results))
     if not found:
         hint = "python run.py method=eva task=gsm8k makes one"
         print(f"no tables: {results / 'records'} holds no finished runs of a table ({hint})")
@@ -81,6 +85,8 @@ def tables(arguments: TablesArguments) -> int:
     except OSError as error:
         raise UserError(f"tables cannot be written to '{folder}': {error.strerror}.") from error
     print("\n".join(f"{folder / table.file}.md: {table.title}" for table in found))
+    if own:
+        print(f"{len(own)} finished runs are shown apart, as own runs, because of {reasons(own)}")
     return 0
 
 
