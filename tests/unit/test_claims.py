@@ -156,7 +156,7 @@ def test_all_21_claims_of_the_suite_are_well_formed_and_stand_on_the_page_withou
 
 
 def test_the_committed_page_is_what_the_records_give_and_a_script_without_this_project_agrees(tmp_path):
-    assert main([str(ROOT / "results"), str(tmp_path / "claims.md")]) == 0
+    assert main([f"results_dir={ROOT / 'results'}", f"page={tmp_path / 'claims.md'}"]) == 0
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == text, "run `make claims`"
     done = subprocess.run([sys.executable, "docs/recompute.py"], cwd=ROOT, capture_output=True, text=True, check=True)

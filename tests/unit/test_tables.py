@@ -162,7 +162,7 @@ def test_scales_and_models_never_share_a_cell():
     records = [
         record("lora", 0, 0.5),
         record("lora", 1, 0.9, scale="lite"),
-        record("lora", 2, 0.7, spec={"model": {"name": "other"}}),
+        record("lora", 2, 0.7, spec={"model": {"name": "other"}, "identity": {"model": {"checkpoint": "other"}}}),
     ]
     assert row(table(records), "lora")["strict"] == "50.0"
     assert row(table(records, scale="lite"), "lora")["strict"] == "90.0"
