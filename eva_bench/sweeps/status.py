@@ -27,6 +27,7 @@ from eva_bench.system.progress import console, say
 
 STATES = ("ok", "running", "interrupted", "failed", "missing", "stale", "suspicious")
 COLORS = {"ok": "green", "running": "cyan", "failed": "red", "suspicious": "red", "missing": "dim"}
+DONE = ("ok", "suspicious")  # states with a score
 SHOWN = 40  # cells that are listed with their reason
 
 
@@ -142,7 +143,7 @@ def show(name: str, states: Sequence[CellState]) -> None:
 
 def _score(items: Sequence[CellState]) -> str:
     """Mean and, of several seeds, the range of the task's primary metric."""
-    records = [Store(item.cell.spec.where.results_dir).read(item.cell.spec) for item in items if item.state == "ok"]
+    records = [Store(item.cell.spec.where.results_dir).read(item.cell.spec) for item in items if item.state in DONE]
     scores = [record.score for record in records if record is not None and record.score is not None]
     if not scores:
         return "–"
