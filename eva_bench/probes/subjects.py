@@ -109,7 +109,13 @@ def of_adapter(adapter: Path, base: str, same_base: bool = False) -> Subject:
             f"The adapter '{adapter.name}' was trained on '{given}' by its configuration, and base={base} has another "
             "name: if it is the same model, add same_base=true."
         )
-    bundle = _load(model, DataSettings(source="hub"), trained.outputs)
+    try:
+        bundle = _load(model, DataSettings(source="hub"), trained.outputs)
+    except UserError as error:
+        if not str(error).startswith("model.targets"):
+            raise
+        wanted = ", ".join(endings)
+        raise UserError(f"'{adapter.name}' was trained on another base model: base={base} lacks its {wanted}.") from error
     return Subject(adapter.name, bundle, trained, model_folder(model), _checksum(adapter))
 
 

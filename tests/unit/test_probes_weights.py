@@ -61,6 +61,14 @@ def test_mitigation_scales_the_top_intruder_and_nothing_else():
     torch.testing.assert_close(intruders.mitigated(untouched, 0.0), untouched.tuned)
 
 
+def test_of_two_intruders_the_one_with_the_larger_singular_value_is_scaled():
+    U, _, V, base = known()
+    layer = Layer(base, 20 * torch.outer(U[:, 8], V[5]) + 15 * torch.outer(U[:, 9], V[4]))
+    assert intruders.count(intruders.similarities(layer)) == 2
+    before, after = (np.linalg.svd(w.double().numpy()).S for w in (layer.tuned, intruders.mitigated(layer, 0.5)))
+    np.testing.assert_allclose(after, sorted([before[0] / 2, *before[1:]], reverse=True), atol=1e-5)
+
+
 def test_counts_agree_with_pefts_own():
     targets = ["q_proj", "o_proj", "down_proj"]
     model = get_peft_model(tiny_llama(), LoraConfig(r=4, lora_alpha=4, target_modules=targets))
