@@ -115,7 +115,7 @@ def of_adapter(adapter: Path, base: str, same_base: bool = False) -> Subject:
         if not str(error).startswith("model.targets"):
             raise
         wanted = ", ".join(endings)
-        raise UserError(f"'{adapter.name}' was trained on another base model: base={base} lacks its {wanted}.") from error
+        raise UserError(f"'{adapter.name}' was trained on another base: base={base} lacks its {wanted}.") from error
     return Subject(adapter.name, bundle, trained, model_folder(model), _checksum(adapter))
 
 

@@ -161,7 +161,9 @@ def test_same_seed_same_bytes_and_global_randomness_untouched():
 def test_reading_stops_at_the_tolerance_or_the_cap():
     endless = lambda: iter(lambda: torch.randn(64, 3, 2, 6), None)  # noqa: E731
     torch.manual_seed(0)
-    converged = subspaces(Images(), ["patch"], endless, components=2, tolerance=0.05, layer_tolerance=0.05, min_batches=4)
+    converged = subspaces(
+        Images(), ["patch"], endless, components=2, tolerance=0.05, layer_tolerance=0.05, min_batches=4
+    )
     assert (
         converged.converged and converged.stopped == "tolerance" and converged.gap <= 0.05 and converged.batches < 400
     )

@@ -48,7 +48,9 @@ def test_all_figures_twice_the_same_without_torch(tmp_path):
         "import sys; from eva_bench.reporting.figures import main; code = main(sys.argv[1:]); "
         "sys.exit(9 if 'torch' in sys.modules else code)"
     )
-    done = subprocess.run([sys.executable, "-c", code, f"results_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"results_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     written = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     kinds = (

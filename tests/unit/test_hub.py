@@ -32,13 +32,19 @@ def hub(monkeypatch, tmp_path):
     (source / "config.json").write_text("{}")
     (source / "model.safetensors").write_bytes(b"weights")
     hub = Hub()
-    hub.repository("dataset", DATA, catalogue.entry(DATA)["revision"]).files["MetaMathQA-395K.json"] = source / "rows.json"
-    model = hub.repository("model", CHECKPOINT, yaml.safe_load((paths.CONF / f"model/{MODEL}.yaml").read_text())["revision"])
+    hub.repository("dataset", DATA, catalogue.entry(DATA)["revision"]).files["MetaMathQA-395K.json"] = (
+        source / "rows.json"
+    )
+    model = hub.repository(
+        "model", CHECKPOINT, yaml.safe_load((paths.CONF / f"model/{MODEL}.yaml").read_text())["revision"]
+    )
     names = ("config.json", "model.safetensors")
     model.files |= {name: source / name for name in names} | {"onnx/model.safetensors": source / "config.json"}
     with serving(hub):
         monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(paths, "DATA", tmp_path / "data")
         yield hub
@@ -67,7 +73,11 @@ def test_a_complete_data_set_is_not_fetched_again(hub, tmp_path):
 def test_a_model_comes_without_the_other_formats_in_its_folders(hub, tmp_path):
     assert fetch.main([f"model={MODEL}"]) == 0
     folder = tmp_path / "data/models" / CHECKPOINT
-    assert {file.name for file in folder.iterdir() if file.is_file()} == {"config.json", "model.safetensors", ".complete.json"}
+    assert {file.name for file in folder.iterdir() if file.is_file()} == {
+        "config.json",
+        "model.safetensors",
+        ".complete.json",
+    }
 
 
 def test_a_file_with_another_checksum_is_removed_and_named(hub, tmp_path, monkeypatch, capsys):

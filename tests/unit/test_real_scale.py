@@ -57,7 +57,9 @@ def test_the_order_of_an_epoch_is_drawn_once():
 
 
 @pytest.mark.parametrize("scale", ["lite", "paper"])
-@pytest.mark.parametrize("cell", ["svfit commonsense", "sorsa commonsense", "full commonsense", "sorsa vtab1k/dtd", "svfit metaworld/push"])
+@pytest.mark.parametrize(
+    "cell", ["svfit commonsense", "sorsa commonsense", "full commonsense", "sorsa vtab1k/dtd", "svfit metaworld/push"]
+)
 def test_a_rate_that_nobody_published_is_asked_for(scale, cell):
     method, task = cell.split()
     with pytest.raises(UserError, match=f"No learning rate of '{method}' is published for"):
@@ -65,7 +67,10 @@ def test_a_rate_that_nobody_published_is_asked_for(scale, cell):
     assert settings(f"method={method} task={task} scale={scale} train.lr=1e-4")["train"]["lr"] == 1e-4
 
 
-@pytest.mark.parametrize(("method", "task", "lr"), [("full", "vtab1k/dtd", 4e-5), ("full", "metaworld/push", 1e-4), ("svfit", "vtab1k/dtd", 5e-3)])
+@pytest.mark.parametrize(
+    ("method", "task", "lr"),
+    [("full", "vtab1k/dtd", 4e-5), ("full", "metaworld/push", 1e-4), ("svfit", "vtab1k/dtd", 5e-3)],
+)
 def test_other_rates_are_published_ones_and_not_loras(method, task, lr):
     assert settings(f"method={method} task={task} scale=paper")["train"]["lr"] == lr
 

@@ -84,8 +84,10 @@ def test_one_batch_of_eight_is_eight_batches_of_one(method, task, examples, tmp_
         cut, second = fit(task, examples, tmp_path / f"b{size}", method, micro_batch_size=size)
         assert all(torch.allclose(whole[key], cut[key], atol=1e-5) for key in whole)
         assert torch.allclose(torch.tensor(first.curve), torch.tensor(second.curve), rtol=1e-3)
-    assert first.tokens == second.tokens == sum(
-        task.loss_count(examples[i]) for step in range(6) for i in train.batch_indices(step, 8, 20, 0)
+    assert (
+        first.tokens
+        == second.tokens
+        == sum(task.loss_count(examples[i]) for step in range(6) for i in train.batch_indices(step, 8, 20, 0))
     )
 
 
@@ -141,9 +143,10 @@ def test_batches_take_every_row_once_an_epoch(n, batch):
         assert Counter(stream[epoch * n : (epoch + 1) * n]) == Counter(range(n))
     assert train.batch_indices(2, batch, n, 4) == stream[2 * batch : 3 * batch]  # a pure function of the step
     if n > 5:
-        assert stream[:n] != stream[n : 2 * n] and stream[:n] != [
-            i for step in range(3 * n) for i in train.batch_indices(step, batch, n, seed=5)
-        ][:n]
+        assert (
+            stream[:n] != stream[n : 2 * n]
+            and stream[:n] != [i for step in range(3 * n) for i in train.batch_indices(step, batch, n, seed=5)][:n]
+        )
 
 
 def test_schedules_by_hand():
