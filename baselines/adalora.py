@@ -86,8 +86,9 @@ class AdaLoRA(LowRankMethod):
 class Budget:
     """Called after every optimiser step: follows the importance of components and zeroes the least important ones.
 
-    Importance is the smoothed |parameter * gradient| times its smoothed variation (equations 8 to 11 of the paper); that
-    of a component adds lambda's, the mean over its column of P and the mean over its row of Q. The smoothed values are
+    Importance is the smoothed |parameter * gradient| times its smoothed variation (equations 8 to 11 of the paper);
+    that of a component adds lambda's, the mean over its column of P and the mean over its row of Q. The smoothed values
+    are
     kept in the optimiser's state, so that a resumed training goes on as if it had not been interrupted.
     """
 

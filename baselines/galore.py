@@ -33,7 +33,9 @@ class GaLore(Full):
         """The usual groups, linear weights apart; see `Method.parameter_groups`."""
         modules = list(adapter.module.modules())
         embedded = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
-        linear = {id(m.weight) for m in modules if isinstance(m, nn.Linear | Conv1D) and min(m.weight.shape) > self.rank}
+        linear = {
+            id(m.weight) for m in modules if isinstance(m, nn.Linear | Conv1D) and min(m.weight.shape) > self.rank
+        }
         projection = {
             "rank": self.rank,
             "update_proj_gap": self.update_gap,

@@ -68,7 +68,7 @@ class Task:
     def train_data(
         self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings, train: TrainSettings
     ) -> TrainData:
-        """Encode training rows of a data set of the manifest. Raises UserError for rows that cannot be used, naming them."""
+        """Encode training rows of a data set. Raises UserError for rows that cannot be used, naming them."""
         raise NotImplementedError
 
     def reference_examples(

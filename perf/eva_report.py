@@ -7,7 +7,8 @@ from pathlib import Path
 TITLES = {
     "against_peft": (
         "Against PEFT's EVA (target: time >= 10; captured in total >= PEFT's; worst layer >= 0.99 or PEFT's)",
-        "960 rows of text, 16 x 128 positions a batch, r=16, rho=2. Captured variance is measured in float64 on all rows,"
+        "960 rows of text, 16 x 128 positions a batch, r=16, rho=2. "
+        "Captured variance is measured in float64 on all rows,"
         " over the best possible at the same ranks. `bare_s`: forward passes alone over the batches that ours read.",
     ),
     "over_forward": (

@@ -82,9 +82,7 @@ class GLUE(Task):
         refuse_other_than_text(rows, self.format["columns"], dataset)
         empty = [i for i, row in enumerate(rows) if not all(_is_text(row[column]) for column in self.format["columns"])]
         if empty:
-            raise UserError(
-                f"{len(empty)} of {len(rows)} rows of '{dataset}' have no text: rows {_first(empty)}."
-            )
+            raise UserError(f"{len(empty)} of {len(rows)} rows of '{dataset}' have no text: rows {_first(empty)}.")
         if wrong := [i for i, row in enumerate(rows) if not self._is_label(row["label"])]:
             allowed = f"0 to {self.largest:g}" if self.classes == 1 else f"0 to {self.classes - 1}, whole numbers"
             found = rows[wrong[0]]["label"]

@@ -53,7 +53,8 @@ def glue_scores(samples: Sequence[dict], names: Sequence[str], regression: bool)
         regression: whether outputs are degrees, not logits of classes.
 
     Returns:
-        The named metrics that have rows; `collapsed`, 1 if all predictions are the same; `truncated`, the share of rows that were;
+        The named metrics that have rows; `collapsed`, 1 if all predictions are the same; `truncated`, the share of rows
+        that were;
         `reference_loss`, mean cross-entropy or squared error.
     """
     labels = np.array([sample["label"] for sample in samples], dtype=float)

@@ -62,7 +62,8 @@ def _images_sha256(file: Path) -> str:
         return str(json.loads(file.read_bytes())["images_sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
-            f"'{file.parent.name}/{file.name}' is damaged ({type(error).__name__}): remove it; `make fetch` writes it again."
+            f"'{file.parent.name}/{file.name}' is damaged ({type(error).__name__}): remove it; "
+            "`make fetch` writes it again."
         ) from error
 
 

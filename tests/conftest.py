@@ -39,7 +39,9 @@ def method_values(name: str, rank: int = 4, alpha: float = 6.0, **changes) -> di
     """Values of conf/method/<name>.yaml, for an adapter of the given rank."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose(f"method/{name}")
-    config = OmegaConf.create({"method": composed["method"], "adapter": {"rank": rank, "alpha": alpha, "scaling": None, "magnitude": None}})
+    config = OmegaConf.create(
+        {"method": composed["method"], "adapter": {"rank": rank, "alpha": alpha, "scaling": None, "magnitude": None}}
+    )
     return {"name": name} | OmegaConf.to_container(config, resolve=True)["method"] | changes
 
 

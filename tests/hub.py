@@ -1,8 +1,8 @@
 """A stand-in for the model and data hub: a small HTTP server on loopback that answers what `huggingface_hub` asks.
 
 It serves repositories from memory: information about a revision, files with ETag and ranges, gated and missing
-repositories, a connection that is cut. `fill` puts in what the tasks need: small random checkpoints of the true architectures,
-and rows in the true columns, splits and file names. It ends with the block that started it.
+repositories, a connection that is cut. `fill` puts in what the tasks need: small random checkpoints of the true
+architectures, and rows in the true columns, splits and file names. It ends with the block that started it.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if (repository := self.found(kind, name, revision)) is None:
                 return
             files = [
-                {"rfilename": file, "size": path.stat().st_size, "blobId": file} for file, path in repository.files.items()
+                {"rfilename": file, "size": path.stat().st_size, "blobId": file}
+                for file, path in repository.files.items()
             ]
             facts = {"_id": "1", "id": name, "sha": repository.commit, "siblings": files, "private": False, "tags": []}
             facts |= {"downloads": 0, "likes": 0, "gated": "manual" if repository.gated else False, "disabled": False}

@@ -1,4 +1,6 @@
-"""What the stand-in hub holds: for every model of the recipes a small random checkpoint of its architecture, for every data
+"""What the stand-in hub holds.
+
+For every model of the recipes a small random checkpoint of its architecture, for every data
 set rows in the true columns, splits and file names; and a manifest with the checksums of these files."""
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def fill(hub: Hub, folder: Path) -> dict[str, Any]:
         if info.get("by_hand"):
             info["test_images"] = info["classes"]
             continue
-        repository = hub.repository("dataset", info.get("repo", name), None if info["revision"] == "unpinned" else info["revision"])
+        repository = hub.repository(
+            "dataset", info.get("repo", name), None if info["revision"] == "unpinned" else info["revision"]
+        )
         if "file" in info:
             repository.files[info["file"]] = write_npz(folder / name / "x.npz", trajectories(3, 30))
         for split, facts in info.get("splits", {}).items():
@@ -54,7 +58,9 @@ def add_model(hub: Hub, name: str, folder: Path) -> None:
     if model["kind"] == "decision":  # made by pretraining, not fetched
         write_decision(paths.DATA / "models" / model["hub_id"])
         return
-    repository = hub.repository("model", model["hub_id"], None if model["revision"] == "unpinned" else model["revision"])
+    repository = hub.repository(
+        "model", model["hub_id"], None if model["revision"] == "unpinned" else model["revision"]
+    )
     write = write_checkpoint if name in KINDS else write_vit
     assert name in KINDS or name in ARCHITECTURES
     repository.files |= {path.name: path for path in write(name, folder / name).iterdir()}
@@ -64,14 +70,18 @@ def rows_of(name: str, info: dict[str, Any], split: str) -> list[dict[str, Any]]
     """Some rows of a data set in the columns of the real one."""
     part, subset = ("train" if split == "train" else "test"), name.rpartition("/")[2]
     if name.startswith("commonsense/"):
-        rows = [{key: value for key, value in row.items() if key != "set"} for row in commonsense.generate(part, subset)]
+        rows = [
+            {key: value for key, value in row.items() if key != "set"} for row in commonsense.generate(part, subset)
+        ]
     elif name.startswith("nyu-mll/glue/"):
         rows = glue.generate(part, subset)
     elif name == "wikitext-2":
         rows = [{"text": text} for text in (" = A title = \n", " Some text of an article . \n" * 20)]
     else:
         rows = _mathematics(name, part)
-    rows = [{key: value for key, value in row.items() if key != "part"} | FURTHER.get(subset, {}) for row in rows[:ROWS]]
+    rows = [
+        {key: value for key, value in row.items() if key != "part"} | FURTHER.get(subset, {}) for row in rows[:ROWS]
+    ]
     if subset == "qqp" and split == "train":
         rows[3]["question2"] = ""  # as in two of the real rows
     return rows
@@ -104,5 +114,3 @@ def write_archive(task: str) -> None:
     for file in (paths.DATA / "vtab-1k" / info["folder"]).glob("*.txt"):
         images = [line.rpartition(" ")[0] for line in file.read_text().splitlines()]
         file.write_text("".join(f"{image} {i % info['classes']}\n" for i, image in enumerate(images)))
-
-

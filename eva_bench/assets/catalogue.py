@@ -129,5 +129,3 @@ def read_split(name: str, split: str, root: str | None = None) -> list[dict[str,
 def _generated(generator: str, split: str, subset: str | None) -> list[dict[str, Any]]:
     """Rows that a generator makes, once for all cells of a sweep that share a process; nobody changes them."""
     return importlib.import_module(generator).generate(split, *([subset] if subset else []))
-
-

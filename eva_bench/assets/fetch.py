@@ -1,7 +1,7 @@
 """Downloads to a local mirror at pinned revisions, so that runs need no network.
 
-Data sets go to `data/hub/<id>` and models to `data/models/<id>`, where runs look for them by themselves. A lock keeps two
-downloads apart; every file's checksum is compared with tasks/manifest/ where one is pinned; `.complete.json` is
+Data sets go to `data/hub/<id>` and models to `data/models/<id>`, where runs look for them by themselves. A lock keeps
+two downloads apart; every file's checksum is compared with tasks/manifest/ where one is pinned; `.complete.json` is
 written last, so a half download is never taken for a whole one. A cut connection is taken up
 again at once; a command that is given again brings the files that are missing.
 """
@@ -162,7 +162,8 @@ def _listing(source: Source, wanted: dict[str, str | None]) -> tuple[str, dict[s
     if absent or not chosen:
         names = ", ".join(absent) or " or ".join(wanted)
         raise UserError(
-            f"{source.repo} has no file {names} at revision {source.revision}: {source.named_in} needs others ({source.page})."
+            f"{source.repo} has no file {names} at revision {source.revision}: "
+            f"{source.named_in} needs others ({source.page})."
         )
     return str(info.sha), chosen
 
@@ -187,7 +188,8 @@ def _check_space(source: Source, folder: Path, sizes: dict[str, int]) -> None:
     free = shutil.disk_usage(folder).free
     if missing > free:
         raise UserError(
-            f"{source.repo} needs {missing / GB:.1f} GB more and the disk of data/ has {free / GB:.1f} GB free: make room, "
+            f"{source.repo} needs {missing / GB:.1f} GB more and the disk of data/ has {free / GB:.1f} GB free: "
+            "make room, "
             "or let data/ be a link to a larger disk."
         )
 
@@ -203,13 +205,18 @@ def _explained(source: Source) -> Iterator[None]:
     except (errors.HTTPError, OSError, RuntimeError) as error:
         if isinstance(error, errors.GatedRepoError):
             sentence = (
-                f"{repo} is gated: accept its licence on {source.page} and log in with `hf auth login` (or set HF_TOKEN), "
+                f"{repo} is gated: accept its licence on {source.page} and log in "
+                "with `hf auth login` (or set HF_TOKEN), "
                 "then give the same command again."
             )
         elif isinstance(error, errors.RevisionNotFoundError):
-            sentence = f"{repo} has no revision {source.revision} any more: {source.named_in} needs another ({source.page})."
+            revision = source.revision
+            sentence = f"{repo} has no revision {revision} any more: {source.named_in} needs another ({source.page})."
         elif isinstance(error, errors.RepositoryNotFoundError):
-            sentence = f"{repo} is not on the hub, or is private: {source.named_in} names it, `hf auth login` opens what is yours."
+            sentence = (
+                f"{repo} is not on the hub, or is private: {source.named_in} names it, "
+                "`hf auth login` opens what is yours."
+            )
         elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
             sentence = f"The disk is full before {repo} is complete: make room the same command brings the rest."
         else:

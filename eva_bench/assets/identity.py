@@ -19,7 +19,7 @@ from eva_bench.system.frozen import Frozen
 
 
 def cached_sha256(path: Path, runs_dir: str) -> str:
-    """SHA-256 of a large file, remembered by path, size, inode and both times: tools that copy files can set the first."""
+    """SHA-256 of a large file, remembered by path, size, inode and both times (tools can set one of them)."""
     cache_file = Path(runs_dir) / "cache" / "digests.json"
     stat = path.stat()
     key = f"{path.resolve()}|{stat.st_size}|{stat.st_ino}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"

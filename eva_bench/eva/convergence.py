@@ -1,4 +1,4 @@
-"""How far the directions found so far are from those of endless data, and from how many batches on they are near enough.
+"""How far the directions are from those of endless data, and after how many batches they are near enough.
 
 The moments of a layer differ from batch to batch. From how much they differ follows how far the leading eigenvectors
 of their mean may be turned against the true ones, and what that costs in captured variance. Nothing is projected or

@@ -159,9 +159,7 @@ class Method:
             groups.setdefault((rate, decay), []).append(parameter)
         return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
-    def optimizer(
-        self, adapter: Adapter, groups: list[dict[str, Any]], total_steps: int
-    ) -> torch.optim.Optimizer:
+    def optimizer(self, adapter: Adapter, groups: list[dict[str, Any]], total_steps: int) -> torch.optim.Optimizer:
         """The optimiser of a training: AdamW.
 
         A method that does something of its own at every step registers torch's hooks on it: `register_step_pre_hook`

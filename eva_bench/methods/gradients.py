@@ -109,7 +109,7 @@ def layer_gradients(
 
     def finish(name: str, gradient: Tensor) -> None:
         if not torch.isfinite(gradient).all():
-            raise UserError(f"the gradient of layer '{name}' is not finite, so that nothing can be initialised from it.")
+            raise UserError(f"the gradient of layer '{name}' is not finite: nothing can be initialised from it.")
         if not gradient.any():
             raise UserError(f"the gradient of layer '{name}' is zero, so that nothing can be initialised from it.")
         waiting.discard(name)
@@ -125,7 +125,9 @@ def layer_gradients(
     for name, gradient in tap.sums.items():  # layers that the last batch did not use
         finish(name, gradient)
     if waiting:
-        raise UserError(f"the loss does not depend on layer '{min(waiting)}', so that it has no gradient to start from.")
+        raise UserError(
+            f"the loss does not depend on layer '{min(waiting)}', which has no gradient to initialise from."
+        )
     return total
 
 

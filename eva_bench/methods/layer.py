@@ -48,7 +48,7 @@ class Factors:
         return self.B if self.s is None else self.B * self.s
 
     def delta(self) -> Tensor:
-        """scale * B diag(s) A, (out, in)."""
+        """The update scale * B diag(s) A, (out, in)."""
         return self.scale * (self.scaled_B() @ self.A)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ class LowRankLinear(nn.Module):
         return y + (self.scale * update).to(y.dtype)
 
     def _dora(self, y: Tensor, update: Tensor) -> Tensor:
-        """m / ||W0 + s B A|| per output row, the norm treated as a constant (DoRA, section 4.3)."""
+        """Scale the output by m / ||W0 + s B A|| per output row, the norm treated as a constant (DoRA, section 4.3)."""
         with torch.no_grad():
             norm = (weight_matrix(self.base) + self.factors().delta()).norm(dim=1)  # (out,)
         bias = 0.0 if self.base.bias is None else self.base.bias
@@ -255,8 +255,8 @@ class Adapter:
     def merged(self) -> Iterator[None]:
         """Inside the block float32 layers carry their update in the weight: the same function, faster.
 
-        Lower precisions stay unmerged, because rounding W0 + delta to bf16 loses small updates. What the weights were is kept
-        in the memory of the host, so that the device holds every weight once.
+        Lower precisions stay unmerged, because rounding W0 + delta to bf16 loses small updates. What the weights were
+        is kept in the memory of the host, so that the device holds every weight once.
         """
         changed = [layer for layer in self.layers.values() if layer.base.weight.dtype == torch.float32]
         with torch.no_grad():

@@ -57,7 +57,8 @@ def _check(weight: Tensor, rank: int, method: str) -> None:
         raise ValueError(f"need a 2-dimensional floating-point weight, got {tuple(weight.shape)} {weight.dtype}")
     if not 1 <= rank <= min(weight.shape):
         raise ValueError(f"rank {rank} is outside 1..{min(weight.shape)} for a weight of shape {tuple(weight.shape)}")
-    # A sum is finite only if its terms are, and takes a tenth of the time; it may overflow where they are not too large.
+    # A sum is finite only if its terms are, and takes a tenth of the time; it may overflow where they are not too
+    # large.
     total = weight.sum(dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32)
     if not torch.isfinite(total) and not torch.isfinite(weight).all():
         raise ValueError("the weight holds NaN or infinite values")

@@ -58,8 +58,11 @@ def mixed_factors(first: Factors, second: Factors, t: float) -> Tensor:
 
 
 def alignment(first: Tensor, second: Tensor) -> float:
-    """sum_i s_i |<u_i, u'_i>| |<v_i, v'_i>| / sum_i s_i: 1 where singular vectors agree index by index, weighted by the
-    first matrix's singular values (as Ito et al., arXiv:2402.04051, weight them)."""
+    """How far the singular vectors of two matrices agree index by index, 1 where they are the same.
+
+    sum_i s_i |<u_i, u'_i>| |<v_i, v'_i>| / sum_i s_i, weighted by the first matrix's singular values as Ito et al.
+    (arXiv:2402.04051) weight them.
+    """
     U, S, V = torch.linalg.svd(first, full_matrices=False)
     U2, _, V2 = torch.linalg.svd(second, full_matrices=False)
     cosines = (U * U2).sum(0).abs() * (V * V2).sum(1).abs()

@@ -27,8 +27,8 @@ def begin(file: Path, answered_by: str, fresh: bool = False) -> None:
 class Samples:
     """The samples of one evaluation: what is there already, in whole chunks, and what is added.
 
-    An interrupted evaluation continues behind its last chunk, so that the rest falls into the same batches as ever. What
-    stands in the file behind them, or differs from its checksum, is answered again.
+    An interrupted evaluation continues behind its last chunk, so that the rest falls into the same batches as ever.
+    What stands in the file behind them, or differs from its checksum, is answered again.
     """
 
     def __init__(self, file: Path, n_rows: int, chunk: int):

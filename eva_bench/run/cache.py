@@ -52,12 +52,14 @@ def checksum(tensors: dict[str, Tensor], text: str = "") -> str:
 
 
 def save_initialisation(path: Path, start: Initialisation) -> None:
+    """Write initial factors with a checksum, atomically."""
     tensors = {f"{layer}/{part}": t for layer, f in start.factors.items() for part, t in f.tensors().items()}
     scales = {layer: f.scale for layer, f in start.factors.items()}
     save_tensors(path, tensors, {"scales": scales, "facts": start.facts})
 
 
 def load_initialisation(path: Path) -> Initialisation | None:
+    """Initial factors, or None if the file is absent or damaged (a warning says so)."""
     found = load_tensors(path)
     if found is None:
         return None

@@ -53,7 +53,10 @@ def run_cell(spec: RunSpec, session: Session | None = None) -> int:
                 if _is_done(store, spec, session is None):  # finished by the process we waited for
                     return 0
                 if store.read(spec) and session is None and not spec.where.force:
-                    say("recorded before, but the adapter is not here: the run is made again and compared with its record")
+                    say(
+                        "recorded before, but the adapter is not here: the run is made again "
+                        "and compared with its record"
+                    )
                 decision.run()
                 return _run_claimed(spec, store, session)
         except Busy:

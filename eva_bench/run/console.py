@@ -12,11 +12,12 @@ COUNTS = ("samples", "step")  # metrics that are no fraction
 
 
 def introduction(spec: RunSpec) -> str:
-    """What this run is, in its first lines; where the learning rate is nobody's choice; and how to run the real thing."""
+    """What this run is, whether its learning rate was chosen, and how to run the real thing."""
     lines = [f"eva-bench: {spec.method.name} on {spec.task.name}, seed {spec.seed}; {inputs(spec)}."]
     if untuned(spec):
         lines.append(
-            f"{spec.method.name} has no tuned values for this task: it runs at the recipe's train.lr={spec.train.lr:g}. "
+            f"{spec.method.name} has no tuned values for this task: it runs at the recipe's "
+            f"train.lr={spec.train.lr:g}. "
             f"To tune it: suite=tuning method={spec.method.name}, then make select (docs/add_a_method.md)."
         )
     if not own_inputs(spec):

@@ -1,7 +1,7 @@
 """`make fetch TASK=gsm8k SCALE=lite`: what the runs of a task need, brought where there is network.
 
-The settings of the run say what that is: they are composed as for the run itself. What no hub has is told where it comes
-from: data of an entry with `by_hand` is verified here, and weights that nobody published have to be made.
+The settings of the run say what that is: they are composed as for the run itself. What no hub has is told where it
+comes from: data of an entry with `by_hand` is verified here, and weights that nobody published have to be made.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakBytes(TorchDispatchMode):
-    """Bytes of all storages that live at the same time, at most, of tensors that are made inside the block or named before.
+    """Peak of the bytes of all storages alive at one time, of tensors made inside the block or named before.
 
     Attributes:
         live: bytes now.

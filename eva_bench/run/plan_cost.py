@@ -1,8 +1,9 @@
 """`python run.py ... plan=true`: what a run would cost, before anything is downloaded or trained.
 
-One forward and backward pass of a micro-batch and a step of the optimiser run on tensors without content, with the model's
-real configuration: that of the checkpoint if it is here, otherwise `architecture` in conf/model/. What evaluation keeps is
-arithmetic: weights, and the keys and values of a batch of answers.
+One forward and backward pass of a micro-batch and a step of the optimiser run on tensors without content, with the
+model's real configuration: that of the checkpoint if it is here, otherwise `architecture` in conf/model/. What
+evaluation keeps
+is arithmetic: weights, and the keys and values of a batch of answers.
 """
 
 from __future__ import annotations

@@ -64,11 +64,14 @@ def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
     positions = getattr(getattr(skeleton.module, "config", None), "max_position_embeddings", None)
     if positions and spec.eval.max_new_tokens is not None and spec.eval.max_new_tokens >= positions:
         raise UserError(
-            f"eval.max_new_tokens={spec.eval.max_new_tokens} must be below the {positions} positions of model {spec.model.name}."
+            f"eval.max_new_tokens={spec.eval.max_new_tokens} must be below the {positions} positions "
+            f"of model {spec.model.name}."
         )
     for option in ("scaling", "magnitude"):
         if getattr(spec.adapter, option) and not hasattr(method, option):
-            raise UserError(f"adapter.{option} does not go together with method={spec.method.name}, which has no use for it.")
+            raise UserError(
+                f"adapter.{option} does not go together with method={spec.method.name}, which has no use for it."
+            )
     method.check(skeleton)
     tracking = spec.where.tracking if is_main_process() else TrackingSettings(mode="off")
     tracker = Tracker(tracking, Path(spec.where.runs_dir) / spec.run_id)

@@ -1,4 +1,4 @@
-"""Several processes as one run: they join, share rows, and agree on what the first one knows. Alone, these do nothing."""
+"""Several processes as one run: they join, share rows, and agree on what the first one knows."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def to_spec(composed: dict[str, Any], overrides: Sequence[str]) -> RunSpec:
 
 
 def _check_together(settings: Settings) -> None:
-    """What no single setting can know, and values whose bounds a class of a method or task knows, as far as they are numbers."""
+    """What no single setting can know, and numbers whose bounds the class of a method or task knows."""
     for group, choice in (("method", settings.method), ("task", settings.task)):
         for name, value in choice.values.items():
             if isinstance(value, float) and not math.isfinite(value):

@@ -1,8 +1,8 @@
 """The one place of every setting: its name, type, allowed values and bounds, and whether it says *what* or *where*.
 
 A setting marked by `where_field` says where or how to run and cannot change a number: it enters no fingerprint and no
-record, and using it does not make a run a private experiment. Everything else follows from these classes: Hydra's schema, the
-refusal of bad values, fingerprints, the summary of a command line. Never imports torch.
+record, and using it does not make a run a private experiment. Everything else follows from these classes: Hydra's
+schema, the refusal of bad values, fingerprints, the summary of a command line. Never imports torch.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class ModelSettings(Frozen):
     targets: list[str]  # last parts of the names of the adapted layers
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str = "sdpa"
-    architecture: dict[str, Any] | None = where_field(None)  # its config.json in short, for a plan without the checkpoint
+    architecture: dict[str, Any] | None = where_field(
+        None
+    )  # its config.json in short, for a plan without the checkpoint
 
 
 class DataSettings(Frozen):
@@ -136,7 +138,9 @@ class TrainSettings(Frozen):
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the autocast
     loss_on_prompt: bool = False
-    gradient_checkpointing: bool = where_field(False)  # activations computed again in the backward pass: memory for time
+    gradient_checkpointing: bool = where_field(
+        False
+    )  # activations computed again in the backward pass: memory for time
     checkpoint_minutes: float = where_field(10.0, ge=0)  # 0: after every step
     snapshots: int = where_field(0, ge=0)  # exports on the way, at so many logarithmically spaced steps, for probes
 

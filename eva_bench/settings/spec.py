@@ -78,7 +78,7 @@ class RunSpec(Frozen):
 
     @property
     def train_id(self) -> str:
-        """Fingerprint of a training. Runs that differ only in their evaluation share it, unless it evaluates on its way."""
+        """Fingerprint of a training: shared by runs that differ only in evaluation, unless it evaluates on its way."""
         parts = {"init": self.init_id, "train": what(self.train)}
         if self.eval.every_epoch:
             parts |= self._evaluation()

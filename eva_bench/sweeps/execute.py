@@ -243,7 +243,7 @@ def worker_environment(number: int = 0) -> dict[str, str]:
 
 
 def visible_devices(folder: Path = Path("/dev")) -> list[str]:
-    """The GPUs that this process may use: those that CUDA_VISIBLE_DEVICES names, or as many as the machine has. No torch here."""
+    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, or all there are. No torch here."""
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [device for device in named.split(",") if device]
     nodes = [path for path in folder.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]

@@ -24,7 +24,7 @@ class NonFiniteLoss(RuntimeError):
 
 
 def missing_extra(error: BaseException | None) -> str | None:
-    """One sentence where an error comes from a module that an extra of this package brings; None for any other error."""
+    """One sentence where an error comes from a missing module that an extra brings; None for any other."""
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__ or error.__context__
     module = (error.name or "").partition(".")[0] if error is not None else ""

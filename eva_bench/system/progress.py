@@ -22,8 +22,10 @@ def warn(text: str) -> None:
 
 
 class Bar:
-    """Progress of one phase. On a terminal a bar; elsewhere a line at the start, after ten seconds, and then every
-    tenth of the work or every minute.
+    """Progress of one phase.
+
+    On a terminal a bar; elsewhere a line at the start, after ten seconds, and then every tenth of the work or every
+    minute.
 
     Args:
         quiet_s: work that is done within these seconds shows nothing.

@@ -75,6 +75,8 @@ def scene_features() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def write(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as one compressed file, whole or not at all."""
+
     def save(path: Path) -> None:
         with path.open("wb") as stream:  # given a path, numpy would add a suffix
             np.savez_compressed(stream, **arrays)

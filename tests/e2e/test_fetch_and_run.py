@@ -1,4 +1,4 @@
-"""Lite and paper scale from an empty clone: what `make fetch` brings is what the run beside it needs, on a stand-in hub.
+"""Lite and paper scale from an empty clone: `make fetch` brings what the run beside it needs, on a stand-in hub.
 
 By default every recipe and every loader has its turn; `-m hub` runs the other tasks at both scales.
 """
@@ -30,10 +30,23 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 FETCH, RUN = re.compile(r"make fetch ([^\n&`#]+)"), re.compile(r"python run\.py ([^\n&`#]+)")
 TASKS = [name for name in choices("task") if not is_group(name)]
 CELLS = [(scale, name, "") for scale in ("lite", "paper") for name in TASKS]
-CELLS += [("paper", f"glue/{path.stem}", f"paper/glue_deberta/{path.stem}") for path in (ROOT / "conf/recipe/paper/glue_deberta").iterdir()]
+CELLS += [
+    ("paper", f"glue/{path.stem}", f"paper/glue_deberta/{path.stem}")
+    for path in (ROOT / "conf/recipe/paper/glue_deberta").iterdir()
+]
 CELLS += [("paper", "metaworld/push", "paper/metaworld_blocks")]
-SHORT = ["train.epochs=null", "train.steps=2", "train.batch_size=4", "train.micro_batch_size=2", "calibration.batch_size=4", "adapter.rank=4",
-         "eval.limit=2", "data.workers=0", "tracking=off", "threads=1"]  # fmt: skip
+SHORT = [
+    "train.epochs=null",
+    "train.steps=2",
+    "train.batch_size=4",
+    "train.micro_batch_size=2",
+    "calibration.batch_size=4",
+    "adapter.rank=4",
+    "eval.limit=2",
+    "data.workers=0",
+    "tracking=off",
+    "threads=1",
+]
 
 
 def loader(name: str) -> str:
@@ -65,7 +78,9 @@ def world(tmp_path_factory):
     folder, hub = tmp_path_factory.mktemp("hub"), Hub()
     with pytest.MonkeyPatch.context() as patch, serving(hub):
         patch.setattr(constants, "ENDPOINT", hub.address)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}")
+        patch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(paths, "DATA", folder / "data")
         patch.setattr(generator, "FOLDER", folder / "demonstrations")
@@ -126,7 +141,9 @@ def test_a_line_fetches_what_it_runs(fetches, runs):
     for line in runs:
         overrides = dict(word.split("=", 1) for word in shlex.split(line))
         for task in tasks_of(overrides["task"]):
-            needed = to_settings(compose_settings([f"{key}={value}" for key, value in (overrides | {"task": task}).items()]))
+            needed = to_settings(
+                compose_settings([f"{key}={value}" for key, value in (overrides | {"task": task}).items()])
+            )
             parts = {part for name in dataset_names(needed) for part in catalogue.entry(name).get("parts", [name])}
             assert {part for part in parts if "generator" not in catalogue.entry(part)} <= datasets
             assert needed.model.name in models

@@ -1,4 +1,4 @@
-"""Installed from a built package into a folder of its own: the command works from any folder, and says what is missing."""
+"""Installed from a built package: the command works from any folder, and says what is missing."""
 
 from __future__ import annotations
 

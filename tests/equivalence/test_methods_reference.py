@@ -1,4 +1,4 @@
-"""Initial factors against an independent implementation: PEFT's where it has the method, the formula in float64 else."""
+"""Initial factors against PEFT's where it has the method, else against the formula in float64."""
 
 import copy
 import math

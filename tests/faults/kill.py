@@ -170,9 +170,12 @@ def main() -> None:
     lines = [
         "# kill -9 at random moments",
         "",
-        f"{times} runs of two cells (`make test-faults`) were killed at a random moment and the same command was given again. "
-        f"Lost or corrupt records: {figure['lost or corrupt records']}. Every cell was there once, and metrics, loss curves, samples "
-        f"and adapters were equal to the undisturbed run's, byte for byte; {figure['continued from a checkpoint']} runs continued from a checkpoint.",
+        f"{times} runs of two cells (`make test-faults`) were killed at a random moment "
+        "and the same command was given again. "
+        f"Lost or corrupt records: {figure['lost or corrupt records']}. Every cell was there once, "
+        "and metrics, loss curves, samples "
+        f"and adapters were equal to the undisturbed run's, byte for byte; "
+        f"{figure['continued from a checkpoint']} runs continued from a checkpoint.",
         "",
         "| killed | times |",
         "| --- | --- |",

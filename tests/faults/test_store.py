@@ -150,7 +150,9 @@ def test_old_answers_are_not_scored_for_new_weights(finished, command, small_run
     assert asked and samples.read_bytes() != old
 
 
-def test_after_an_edit_of_the_code_nothing_comes_from_a_cache(finished, command, small_run, places, tmp_path, monkeypatch):
+def test_after_an_edit_of_the_code_nothing_comes_from_a_cache(
+    finished, command, small_run, places, tmp_path, monkeypatch
+):
     spec, record_path, _ = finished
     asked, answer = [], harness._run_chunk
     monkeypatch.setattr(harness, "_run_chunk", lambda *given: asked.append(1) or answer(*given))

@@ -74,9 +74,7 @@ class Cluster:
         host = socket.gethostname().split(".")[0]
         for name in ("state", "spool"):
             (self.folder / name).mkdir()
-        text = CONFIGURATION.format(
-            host=host, folder=self.folder, controller_port=_free_port(), node_port=_free_port()
-        )
+        text = CONFIGURATION.format(host=host, folder=self.folder, controller_port=_free_port(), node_port=_free_port())
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
         self._start("slurmctld", "-D", "-i")

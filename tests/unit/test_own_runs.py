@@ -11,7 +11,9 @@ from tests.records import record
 
 def own(seed: int, score: float, spec: dict | None = None, **changes):
     line = ["method=eva", "task=gsm8k", *changes.pop("line", []), f"seed={seed}"]
-    return record("eva", seed, score, spec=spec, run_id=f"own-{seed}-{score}", origins={"command_line": line}, **changes)
+    return record(
+        "eva", seed, score, spec=spec, run_id=f"own-{seed}-{score}", origins={"command_line": line}, **changes
+    )
 
 
 def cells(results) -> list[str]:
@@ -23,7 +25,10 @@ def cells(results) -> list[str]:
 CASES = {
     "train.lr": {"line": ["train.lr=1"], "spec": {"train": {"lr": 1.0}}},
     "data.root": {"line": ["data.root=<path>"], "spec": {"data": {"source": "hub"}}},
-    "model.path": {"line": ["model.path=<path>"], "spec": {"identity": {"model": {"checkpoint": "mine", "sha256": "9"}}}},
+    "model.path": {
+        "line": ["model.path=<path>"],
+        "spec": {"identity": {"model": {"checkpoint": "mine", "sha256": "9"}}},
+    },
 }
 
 

@@ -50,7 +50,12 @@ def test_what_would_help_is_named_where_a_run_does_not_fit():
         evaluation=113 * 10**9, steps=1, tokens=1, datasets=[],
     )  # fmt: skip
     helps = " ".join(plan_cost.advice(chosen, cost, 24e9))
-    for name in ("train.micro_batch_size=1", "train.gradient_checkpointing=true", "eval.batch_size=8", "model.dtype=bfloat16"):
+    for name in (
+        "train.micro_batch_size=1",
+        "train.gradient_checkpointing=true",
+        "eval.batch_size=8",
+        "model.dtype=bfloat16",
+    ):
         assert name in helps
     assert plan_cost.advice(chosen, cost, 200e9) == []
 

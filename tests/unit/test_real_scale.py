@@ -1,4 +1,4 @@
-"""What lite and paper scale need and the pocket scale never shows: awkward rows, rates nobody published, memory, GPUs."""
+"""What lite and paper scale need: awkward rows, rates nobody published, memory, GPUs."""
 
 from __future__ import annotations
 
@@ -180,14 +180,23 @@ def test_gradient_checkpointing_recomputes_blocks_and_changes_no_gradient(kind, 
     else:
         row = trajectories(1, 4)[0]
         module = decision.load(tiny_model(write_decision(tmp_path / "dt")), data_settings()).module
-        values = {"states": row["observations"], "returns": row["rewards"], "actions": row["actions"], "rewards": row["rewards"]}
-        inputs = {name: torch.from_numpy(value)[None] for name, value in values.items()} | {"steps": torch.arange(4)[None]}
+        values = {
+            "states": row["observations"],
+            "returns": row["rewards"],
+            "actions": row["actions"],
+            "rewards": row["rewards"],
+        }
+        inputs = {name: torch.from_numpy(value)[None] for name, value in values.items()} | {
+            "steps": torch.arange(4)[None]
+        }
     module.train()
     kept: dict[bool, int] = {}
     gradients: dict[bool, dict[str, torch.Tensor]] = {}
     for wanted in (False, True):
         saved: list[int] = []
-        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t)
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t
+        )
         with recomputed(module, wanted):
             with hooks:
                 output = module(**inputs)
@@ -220,7 +229,9 @@ class Answers:
 def test_an_evaluation_that_runs_out_of_memory_goes_on_after_the_last_answers(tmp_path):
     task, bundle = Answers(), ModelBundle(tiny_llama(), None, (), "language")
     spec = make_spec({"eval": {"batch_size": 4, "chunk": 3}})
-    samples = evaluate.answers(task, bundle, list(range(7)), "x", spec, tmp_path / "samples.jsonl", lambda done, total: None)
+    samples = evaluate.answers(
+        task, bundle, list(range(7)), "x", spec, tmp_path / "samples.jsonl", lambda done, total: None
+    )
     assert [sample["answer"] for sample in samples] == list(range(7))
     assert task.asked == [(0, 4), (3, 4), (3, 2), (6, 2)]  # the first chunk is not answered again
 

@@ -31,9 +31,13 @@ def record(run_id=ID, status="ok", **changes) -> Record:
 
 def test_round_trip_with_every_kind_of_value(tmp_path):
     written = record(
-        metrics={"exact_match_strict": 0.25, "reference_loss": float("inf")}, curve=[(1, 2.5, float("inf"), 1e-3)], ranks={"a.b": 3},
-        costs={"train": {"seconds": 1.5, "peak_bytes": 10}}, initialisation={"method": {"x": [1, None, "ä"]}}, error="…",
-    )  # fmt: skip
+        metrics={"exact_match_strict": 0.25, "reference_loss": float("inf")},
+        curve=[(1, 2.5, float("inf"), 1e-3)],
+        ranks={"a.b": 3},
+        costs={"train": {"seconds": 1.5, "peak_bytes": 10}},
+        initialisation={"method": {"x": [1, None, "ä"]}},
+        error="…",
+    )
     store = Store(tmp_path)
     store.check_writable()
     store.write(written)
@@ -255,7 +259,9 @@ class Full:
 
 def test_a_claim_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
     store, real = Store(tmp_path), Path.open
-    monkeypatch.setattr(Path, "open", lambda self, mode="r", *rest: Full(self) if mode == "x" else real(self, mode, *rest))
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode="r", *rest: Full(self) if mode == "x" else real(self, mode, *rest)
+    )
     with pytest.raises(UserError, match="No space left"), store.claim("k", wait=False):
         raise AssertionError("claimed")
     assert not list(store.claims.glob("*"))

@@ -1,3 +1,5 @@
+"""`python -m eva_bench.reporting.claims`."""
+
 import sys
 
 from eva_bench.reporting.claims import main

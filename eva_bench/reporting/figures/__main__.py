@@ -1,3 +1,5 @@
+"""`python -m eva_bench.reporting.figures`."""
+
 import sys
 
 from eva_bench.reporting.figures import main

@@ -1,3 +1,5 @@
+"""`python -m eva_bench.reporting.page`."""
+
 import sys
 
 from eva_bench.reporting.page import main

@@ -50,7 +50,7 @@ class PageArguments(Arguments):
     """
 
     results_dir: Path = Field(Path("results"), description="folder of the records and of the page")
-    runs_dir: Path | None = Field(None, description="where sample answers are read from; null: where these runs leave them")
+    runs_dir: Path | None = Field(None, description="where sample answers are; null: where these runs leave them")
 
 
 def write_page(arguments: PageArguments) -> int:

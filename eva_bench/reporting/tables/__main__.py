@@ -1,3 +1,5 @@
+"""`python -m eva_bench.reporting.tables`."""
+
 import sys
 
 from eva_bench.reporting.tables import main

@@ -63,8 +63,9 @@ def write_tables(tables: Sequence[Table], folder: Path) -> None:
 
 
 class TablesArguments(Arguments):
-    """Write every table of conf/table that has records: <results>/tables/<table>-<scale>-<model>.{md,csv,tex}, and numbers.tex.
+    """Write every table of conf/table that has records.
 
+    The files are <results>/tables/<table>-<scale>-<model>.{md,csv,tex}, and numbers.tex.
     make tables ARGS="results_dir=mine"
     """
 

@@ -32,7 +32,9 @@ def own_runs(runs: Sequence[Run], used: Collection[str]) -> list[Run]:
 def reasons(runs: Sequence[Run]) -> str:
     """What sets runs apart, the most frequent first: `data.root (2), train.lr (1)`."""
     counts = Counter(name for run in runs for name in run.private_overrides)
-    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return ", ".join(
+        f"{name} ({count})" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
 
 
 def build_own(runs: Sequence[Run]) -> list[Table]:
