@@ -30,7 +30,7 @@ from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import weight_matrix
 from eva_bench.models.recomputation import recomputed
 from eva_bench.run.peak import PeakBytes
-from eva_bench.run.prepare import build
+from eva_bench.settings.build import build
 from eva_bench.settings.compose import dataset_names
 from eva_bench.settings.schema import ModelSettings, Settings
 from eva_bench.system.errors import UserError
@@ -130,9 +130,9 @@ def _adapter(method: Method, bundle: ModelBundle) -> Adapter:
     for name in bundle.targets:
         out, width = weight_matrix(bundle.module.get_submodule(name)).shape
         r = rank if isinstance(rank, int) else min(out, width)
-        parts = {"s": torch.zeros(r)} if "s" in method.trained else {}
-        parts |= {"magnitude": torch.zeros(out)} if "magnitude" in method.trained else {}
-        factors[name] = Factors(torch.zeros(r, width), torch.zeros(out, r), **parts)
+        s = torch.zeros(r) if "s" in method.trained else None
+        magnitude = torch.zeros(out) if "magnitude" in method.trained else None
+        factors[name] = Factors(torch.zeros(r, width), torch.zeros(out, r), s, magnitude)
     return Adapter.install(bundle.module, factors, trained=method.trained, head=bundle.head, biases=bundle.biases)
 
 
@@ -169,7 +169,7 @@ def _vision(module: nn.Module, settings: Settings, size: int) -> Tensor:
 
 
 def _decision(module: nn.Module, settings: Settings, size: int) -> Tensor:
-    config = module.config
+    config: Any = module.config
     window = (size, config.context)
     states, actions = torch.zeros(*window, config.state_size), torch.zeros(*window, config.action_size)
     steps = torch.zeros(window, dtype=torch.long)

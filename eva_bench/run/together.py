@@ -44,4 +44,4 @@ def of_first(value: Value) -> Value:
         return value
     box: list[Any] = [value]
     broadcast_object_list(box)
-    return box[0]  # type: ignore[no-any-return]
+    return box[0]
