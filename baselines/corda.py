@@ -60,6 +60,8 @@ class CorDA(LowRankMethod):
         moments: dict[str, Tensor] = {}
 
         def consume(leader: str, rows: Tensor) -> None:
+            if not len(rows):
+                return  # all of it was padding
             rows = rows.float()
             rows = rows / rows.max().abs()  # every batch counts alike, whatever its size
             moments[leader] = moments.get(leader, 0) + rows.T @ rows

@@ -46,7 +46,10 @@ class SolverConfig:
         known = get_args(get_type_hints(SolverConfig)["solver"])
         if self.solver not in known:
             raise EvaError(f"unknown solver {self.solver!r}: choose one of {', '.join(known)}")
-        for name in ("tolerance", "layer_tolerance", "tau", "min_batches", "max_batches", "columns"):
+        for name in ("tolerance", "layer_tolerance"):  # 0: read all there is
+            if not 0 <= getattr(self, name) < math.inf:
+                raise EvaError(f"{name}={getattr(self, name)} must be at least 0")
+        for name in ("tau", "min_batches", "max_batches", "columns"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise EvaError(f"{name}={value} must be greater than 0")

