@@ -110,7 +110,10 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
 def write_archive(task: str) -> None:
     """A task of VTAB-1K's archive where a person would have unpacked it, every class among its test images."""
     info = manifest()[f"vtab1k/{task}"]
-    vtab1k.write(paths.DATA / "vtab-1k", task, {"train": 800, "validation": 200, "test": info["classes"]})
+    root = paths.DATA / "vtab-1k"
+    vtab1k.write(root, task, {"train": 800, "validation": 200, "test": info["classes"]})
+    if task != info["folder"]:  # the archive's own name for it
+        (root / task).rename(root / info["folder"])
     for file in (paths.DATA / "vtab-1k" / info["folder"]).glob("*.txt"):
         images = [line.rpartition(" ")[0] for line in file.read_text().splitlines()]
         file.write_text("".join(f"{image} {i % info['classes']}\n" for i, image in enumerate(images)))

@@ -51,7 +51,9 @@ def test_the_union_is_trained_on_once_and_every_set_is_scored(checkpoint, comman
     assert union.train_id == boolq.train_id and union.run_id != boolq.run_id
     assert (union.reused["train"], boolq.reused["train"]) == (False, True)
     assert boolq.metrics.keys() >= {"boolq/accuracy", "boolq/chance", "mean", "reference_loss", "truncated"}
-    assert {f"{name}/accuracy" for name in READERS} >= {key for key in union.metrics if key.endswith("/accuracy")}
+    assert {f"{name}/accuracy" for name in READERS} >= {
+        key for key in union.metrics if key.endswith("/accuracy") and not key.startswith("forgetting/")
+    }
     assert boolq.metrics["boolq/accuracy"] == boolq.metrics["mean"] and boolq.metrics["boolq/chance"] == 0.5
     assert union.data == {"rows": 8 * commonsense.SIZES["train"], "truncated": 0, "dropped": 0}
 
@@ -92,7 +94,7 @@ def test_every_recipe_on_a_small_checkpoint_of_its_architecture(
 ):
     spec = compose_spec(
         [f"method={method}", "task=commonsense", f"scale={scale}", f"model={model}", f"model.path={checkpoint(model)}",
-         f"data.root={hub}", *SHORT, *places]
+         f"data.root={hub}", "train.lr=1e-3", *SHORT, *places]
     )  # fmt: skip
     assert spec.identity.train_data.name == "commonsense" and len(spec.identity.train_data.sha256) == 8
     assert run_cell(spec) == 0

@@ -88,7 +88,7 @@ def test_a_pocket_run_learns_records_both_epochs_and_exports_its_head(subset, me
     for name in (*task.metrics, "collapsed", "reference_loss"):
         assert {name, f"best/{name}"} <= set(record.metrics) and name in record.metrics_before
     assert len(record.epochs) == 2
-    assert record.metrics[f"best/{task['primary']}"] == max(epoch[task.primary] for epoch in record.epochs)
+    assert record.metrics[f"best/{task.primary}"] == max(epoch[task.primary] for epoch in record.epochs)
     assert record.metrics[task.primary] == record.epochs[-1][task.primary]
     assert record.metrics["reference_loss"] < record.metrics_before["reference_loss"]
 
