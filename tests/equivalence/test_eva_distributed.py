@@ -19,7 +19,7 @@ def make_batches(count: int = 12) -> list[torch.Tensor]:
 def solve(batches, solver: str):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(40, 24), nn.Tanh(), nn.Linear(24, 2))
-    return subspaces(model, ["0", "2"], batches, components=4, solver=solver, tolerance=-1)
+    return subspaces(model, ["0", "2"], batches, components=4, solver=solver, tolerance=0)
 
 
 def worker(rank: int, folder: str) -> None:

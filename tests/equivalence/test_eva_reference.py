@@ -155,7 +155,7 @@ def test_a_pretrained_model_is_captured_nearly_as_well_as_possible(solver, real_
     ids = torch.tensor(tokenizer(text)["input_ids"][: 40 * 8 * 96]).view(40, 8, 96)
     batches = [{"input_ids": part} for part in ids]
     targets = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
-    everything = subspaces(model, targets, batches, components=16, solver="exact", tolerance=-1)
+    everything = subspaces(model, targets, batches, components=16, solver="exact", tolerance=0)
     result = subspaces(model, targets, batches, components=16, solver=solver, tolerance=0.005)
     assert everything.batches == 40
     ratios = []
