@@ -9,10 +9,10 @@ from peft.tuners.lora.config import CordaConfig
 from peft.tuners.lora.corda import preprocess_corda
 
 from baselines.corda import damped_inverse
-from eva_bench.settings.build import build
 from eva_bench.system.errors import UserError
 from tests.conftest import method_values
 from tests.contract.test_methods import make_bundle
+from tests.settings import make_method
 
 RANK, ALPHA = 4, 6.0
 
@@ -34,7 +34,7 @@ def test_corda_is_that_of_peft(part, architecture, tokens):
     model = copy.deepcopy(bundle.module)
     preprocess_corda(model, config, run_model=lambda: [model(**sample) for sample in samples()])
     theirs = get_peft_model(model, config).base_model.model
-    method = build(method_values(f"corda_{part}", svd="exact"), "method")
+    method = make_method(method_values(f"corda_{part}", svd="exact"))
     adapter = method.attach(bundle, samples(), 0)
     for name, layer in adapter.layers.items():
         peft_layer = theirs.get_submodule(name)
@@ -52,7 +52,7 @@ def test_padding_does_not_count():
         ids = torch.cat([sample["input_ids"], torch.full((1, 5), 7)], dim=1)
         mask = torch.cat([sample["attention_mask"], torch.zeros(1, 5, dtype=torch.long)], dim=1)
         padded.append({"input_ids": ids, "attention_mask": mask})
-    method = build(method_values("corda_ipm", svd="exact"), "method")
+    method = make_method(method_values("corda_ipm", svd="exact"))
     with_padding = method.attach(make_bundle("llama"), padded, 0)
     without = method.attach(make_bundle("llama"), samples(), 0)
     for name, layer in with_padding.layers.items():
