@@ -81,8 +81,10 @@ class StreamingSolver(Solver):
         """Read batches; check the result now and then; stop when it has converged, at the end or at the cap."""
         limit = self.config.max_batches
         point = FIRST_CHECKS[0]
+        asked = 0  # batches of each process: grows at every check, so that one whose share is larger goes on alone
         while True:
-            more = self._read(math.ceil(min(point, limit) / self.processes.count) - self.reader.count)
+            asked = max(math.ceil(min(point, limit) / self.processes.count), asked + 1)
+            more = self._read(asked - self.reader.count)
             self._check()
             if self.converged and self.batches_seen >= self.config.min_batches:
                 self.stopped = "tolerance"

@@ -36,11 +36,6 @@ def worker(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-# Known gap (docs/design.md): since the estimate of its error was renewed, EVA over uneven or empty shares does not end.
-# Two processes with equal shares are held by tests/e2e/test_processes.py.
-pytestmark = pytest.mark.skip(reason="uneven shares of several processes do not end: a known gap")
-
-
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("gloo")
