@@ -93,7 +93,8 @@ def comparison(known: Record, again: Record) -> str:
 def _until_they_differ(recorded: float | None, now: float | None) -> tuple[str, str]:
     """Two numbers with as many digits as tell them apart, and one more."""
     if recorded is None or now is None:
-        return tuple("nothing" if value is None else f"{value:.4g}" for value in (recorded, now))  # type: ignore[return-value]
+        first, second = ("nothing" if value is None else f"{value:.4g}" for value in (recorded, now))
+        return first, second
     digits = next((n for n in range(3, 17) if f"{recorded:.{n}g}" != f"{now:.{n}g}"), 16)
     return f"{recorded:.{digits + 1}g}", f"{now:.{digits + 1}g}"
 
