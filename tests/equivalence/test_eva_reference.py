@@ -43,6 +43,21 @@ def hidden_rows(model: TwoLayers, batches) -> dict[str, torch.Tensor]:
     return {"first": rows.double(), "second": hidden.double(), "twin": hidden.double()}
 
 
+def inputs_of(model, targets, batches) -> dict[str, torch.Tensor]:
+    """All rows that enter each target, read by hooks: `[rows, width]` in float64."""
+    rows, hooks = {}, []
+    for name in targets:
+        def keep(module, inputs, output, name=name):
+            rows.setdefault(name, []).append(inputs[0].flatten(0, -2).double())
+        hooks.append(model.get_submodule(name).register_forward_hook(keep))
+    with torch.no_grad():
+        for batch in batches:
+            model(input_ids=batch)
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(parts) for name, parts in rows.items()}
+
+
 def smallest_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     """Cosine of the largest principal angle between two row spaces."""
     return float(torch.linalg.svdvals(a.double() @ b.double().T).min())
@@ -143,7 +158,7 @@ def test_bf16_passes_lose_no_captured_variance(solver):
 @pytest.mark.real
 @pytest.mark.parametrize("solver", ["exact", "sketch"])
 def test_a_pretrained_model_is_captured_nearly_as_well_as_possible(solver, real_data):
-    """On 40 batches of real text the stopped result must explain all of them nearly as well as their own SVD."""
+    """On 40 batches of real text: what the stopped result captures of them, against the best of all 40."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = real_data / "models" / "stories260K"
@@ -153,14 +168,17 @@ def test_a_pretrained_model_is_captured_nearly_as_well_as_possible(solver, real_
     file = next((real_data / "hub/openai/gsm8k/main").glob("train*.parquet"))
     text = " ".join(pd.read_parquet(file).question[:900])
     ids = torch.tensor(tokenizer(text)["input_ids"][: 40 * 8 * 96]).view(40, 8, 96)
-    batches = [{"input_ids": part} for part in ids]
     targets = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
-    everything = subspaces(model, targets, batches, components=16, solver="exact", tolerance=0)
-    result = subspaces(model, targets, batches, components=16, solver=solver, tolerance=0.005)
-    assert everything.batches == 40
-    ratios = []
+    rows = inputs_of(model, targets, ids)
+    result = subspaces(model, targets, [{"input_ids": part} for part in ids], components=16, solver=solver,
+                       tolerance=0.005)
+    assert result.batches < 40
+    captured, best = [], []
     for name in targets:
-        full, found = everything.layers[name], result.layers[name]
-        overlap = found.components @ full.components.T  # within the best 16 directions of all rows
-        ratios.append(float((overlap.square() * full.eigenvalues).sum() / full.eigenvalues.sum()))
-    assert sum(ratios) / len(ratios) > 0.985
+        moments, components = torch.cov(rows[name].T), result.layers[name].components.double()
+        captured.append(float((components @ moments * components).sum()))
+        best.append(float(torch.linalg.eigvalsh(moments)[-16:].sum()))
+    # A sketch of 32 columns loses a little of its own: 0.998 and 0.988 here when it reads all batches.
+    total, worst = (0.995, 0.985) if solver == "exact" else (0.992, 0.965)
+    assert sum(captured) / sum(best) > total
+    assert min(c / b for c, b in zip(captured, best, strict=True)) > worst
