@@ -28,7 +28,12 @@ class GaLore(Full):
     update_scale: float
 
     def parameter_groups(
-        self, adapter: Adapter, lr: float, weight_decay: float, lr_ratio: float | None = None
+        self,
+        adapter: Adapter,
+        lr: float,
+        weight_decay: float,
+        lr_ratio: float | None = None,
+        decay_all_factors: bool | None = None,
     ) -> list[dict[str, Any]]:
         """The usual groups, linear weights apart; see `Method.parameter_groups`."""
         modules = list(adapter.module.modules())
@@ -43,7 +48,7 @@ class GaLore(Full):
             "projection_type": "std",
         }
         groups = []
-        for group in super().parameter_groups(adapter, lr, weight_decay, lr_ratio):
+        for group in super().parameter_groups(adapter, lr, weight_decay, lr_ratio, decay_all_factors):
             projected = [p for p in group["params"] if id(p) in linear - embedded]
             plain = [p for p in group["params"] if id(p) not in linear - embedded]
             groups += [group | {"params": projected} | projection] if projected else []

@@ -15,7 +15,12 @@ class LoRAPlus(LoRA):
     lr_ratio: float
 
     def parameter_groups(
-        self, adapter: Adapter, lr: float, weight_decay: float, lr_ratio: float | None = None
+        self,
+        adapter: Adapter,
+        lr: float,
+        weight_decay: float,
+        lr_ratio: float | None = None,
+        decay_all_factors: bool | None = None,
     ) -> list[dict[str, Any]]:
         """Groups with the method's own ratio; see `Method.parameter_groups`.
 
@@ -24,4 +29,4 @@ class LoRAPlus(LoRA):
         """
         if lr_ratio is not None:
             raise UserError("method=lora_plus has its own method.lr_ratio: leave train.lr_ratio=null.")
-        return super().parameter_groups(adapter, lr, weight_decay, self.lr_ratio)
+        return super().parameter_groups(adapter, lr, weight_decay, self.lr_ratio, decay_all_factors)

@@ -138,23 +138,35 @@ class Method:
         return None
 
     def parameter_groups(
-        self, adapter: Adapter, lr: float, weight_decay: float, lr_ratio: float | None = None
+        self,
+        adapter: Adapter,
+        lr: float,
+        weight_decay: float,
+        lr_ratio: float | None = None,
+        decay_all_factors: bool | None = None,
     ) -> list[dict[str, Any]]:
         """Groups for the optimiser; biases, norms and other one-dimensional parameters do not decay.
+
+        Neither do the factors of a method that reduces the base: they hold a part of the pretrained weight, which
+        decay would pull towards zero, while it pulls the weight of other methods towards the pretrained one.
 
         Args:
             adapter: whose trained parameters are grouped.
             lr: peak learning rate.
             weight_decay: of all other parameters.
             lr_ratio: learning rate of every B over that of all else (LoRA+, arXiv:2402.12354); None means 1.
+            decay_all_factors: also those of a method that reduces the base, to measure what that does.
 
         Returns:
             Dicts with `params`, `lr` and `weight_decay`, as torch.optim takes them.
         """
         factors_B = {id(layer.B) for layer in adapter.layers.values()}
+        kept = {id(layer.A) for layer in adapter.layers.values()} | factors_B
+        if decay_all_factors or not self.reduces_base:
+            kept = set()
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in adapter.trained().values():
-            decay = weight_decay if parameter.ndim > 1 else 0.0
+            decay = weight_decay if parameter.ndim > 1 and id(parameter) not in kept else 0.0
             rate = lr * (lr_ratio or 1.0) if id(parameter) in factors_B else lr
             groups.setdefault((rate, decay), []).append(parameter)
         return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]

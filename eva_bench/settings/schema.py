@@ -134,7 +134,8 @@ class TrainSettings(Frozen):
     micro_batch_size: int = Field(gt=0)  # examples of one forward pass
     schedule: Literal["constant", "linear", "cosine"]
     warmup_ratio: float = Field(ge=0, le=1)
-    weight_decay: float = Field(ge=0)
+    weight_decay: float = Field(ge=0)  # of matrices, but for factors that hold a part of the pretrained weight
+    decay_all_factors: bool | None = None  # true: of those, too
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the autocast
     loss_on_prompt: bool = False

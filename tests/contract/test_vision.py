@@ -118,8 +118,11 @@ def test_factors_head_and_biases_train_and_nothing_else(name, bundle):
         p.grad is not None and p.grad.abs().sum() > 0 for n, p in adapter.biases.items() if not n.endswith("k.bias")
     )
     assert all(p.grad is None for p in model.module.parameters() if not p.requires_grad)
-    groups = {group["weight_decay"]: group["params"] for group in method.parameter_groups(adapter, 1e-3, 0.05)}
-    assert all(p.ndim == 1 for p in groups[0.0]) and all(p.ndim == 2 for p in groups[0.05])
+    decays = {id(p): g["weight_decay"] for g in method.parameter_groups(adapter, 1e-3, 0.05) for p in g["params"]}
+    factors = {id(p) for layer in adapter.layers.values() for p in (layer.A, layer.B)}
+    for parameter in adapter.trained().values():
+        kept = parameter.ndim == 1 or (method.reduces_base and id(parameter) in factors)
+        assert decays[id(parameter)] == (0.0 if kept else 0.05)
 
 
 def test_a_layer_without_ranks_keeps_its_trained_bias_in_the_export(bundle, tmp_path):

@@ -75,14 +75,6 @@ def test_other_rates_are_published_ones_and_not_loras(method, task, lr):
     assert settings(f"method={method} task={task} scale=paper")["train"]["lr"] == lr
 
 
-def test_methods_that_take_the_pretrained_weight_apart_do_not_decay_it():
-    for task in ("vtab1k/dtd", "metaworld/push"):
-        for scale in ("lite", "paper"):
-            assert settings(f"method=lora task={task} scale={scale}")["train"]["weight_decay"] > 0
-            for method in ("pissa", "olora"):
-                assert settings(f"method={method} task={task} scale={scale}")["train"]["weight_decay"] == 0
-
-
 def test_the_papers_values_for_control():
     chosen = settings("method=eva task=metaworld/push scale=paper")
     assert (chosen["adapter"]["rank"], chosen["adapter"]["alpha"]) == (4, 1)

@@ -201,6 +201,24 @@ def test_another_learning_rate_for_b_is_for_b_alone(method):
     assert len(rates) == len(adapter.trained())
 
 
+@pytest.mark.parametrize(("method", "everything"), [("pissa", None), ("pissa", True), ("lora", None)])
+def test_decay_shrinks_factors_unless_they_hold_a_part_of_the_pretrained_weight(
+    task, examples, tmp_path, method, everything
+):
+    """At so small a rate gradients do nothing; decay multiplies by 1 - lr * decay a step."""
+    module = tiny_llama()
+    bundle = ModelBundle(module, Pads(), find_targets(module, ["q_proj"]), "language")
+    method = make_method(method_values(method))
+    adapter = method.attach(bundle, None, 0)
+    before = {name: layer.A.detach().clone() for name, layer in adapter.layers.items()}
+    settings = {"lr": 1e-9, "weight_decay": 1e7, "schedule": "constant", "warmup_ratio": 0.0, "steps": 1}
+    settings = train_settings(**(SETTINGS | settings | {"decay_all_factors": everything}))
+    train.fit(bundle, adapter, method, task, examples, settings, 0, checkpoint_file=tmp_path / "checkpoint")
+    shrinks = everything or not method.reduces_base
+    for name, layer in adapter.layers.items():
+        assert torch.allclose(layer.A, before[name] * (0.99 if shrinks else 1.0), atol=1e-6)
+
+
 def test_the_gradient_scaler_of_fp16_comes_back_from_a_checkpoint(task, examples, tmp_path):
     """fp16 trains on a GPU only; here a scaler that has met two overflows is saved and read back."""
     module = tiny_llama()
