@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_bench.methods.base import LowRankMethod, layer_generator, method_config
+from eva_bench.methods.base import WeightMethod, layer_generator, method_config
 from eva_bench.methods.layer import Adapter, Factors, LowRankLinear
 from eva_bench.methods.orthogonality import orthogonality_penalty
 from eva_bench.models.bundle import ModelBundle
@@ -16,7 +16,7 @@ INITIAL_STD = 0.02  # of P and Q, authors' code and PEFT
 
 
 @method_config
-class AdaLoRA(LowRankMethod):
+class AdaLoRA(WeightMethod):
     """W0 + scale * P diag(lambda) Q with lambda = 0 at the start; P is B and Q is A.
 
     Every layer starts with round(rank * initial_ratio) components. Between `warmup_ratio` of the steps and
@@ -54,7 +54,7 @@ class AdaLoRA(LowRankMethod):
             )
 
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
-        """P and Q Gaussian, lambda zero; see `LowRankMethod.layer_factors`."""
+        """P and Q Gaussian, lambda zero; see `WeightMethod.layer_factors`."""
         generator = layer_generator(seed, index)
         rank = min(self.initial_rank, *weight.shape)
         Q = INITIAL_STD * torch.randn(rank, weight.shape[1], generator=generator)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eva_bench.methods.base import LowRankMethod, layer_generator, method_config
+from eva_bench.methods.base import WeightMethod, layer_generator, method_config
 from eva_bench.methods.layer import Factors
 
 
@@ -17,7 +17,7 @@ def kaiming(rank: int, width: int, generator: torch.Generator) -> Tensor:
 
 
 @method_config
-class LoRA(LowRankMethod):
+class LoRA(WeightMethod):
     """W0 + scale * B A, B = 0.
 
     `init=kaiming` is U(-1/sqrt(in), 1/sqrt(in)) as in loralib and PEFT; `init=gaussian` is N(0, 1/rank^2),
@@ -27,7 +27,7 @@ class LoRA(LowRankMethod):
     init: Literal["kaiming", "gaussian"]
 
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
-        """A random, B zero; see `LowRankMethod.layer_factors`."""
+        """A random, B zero; see `WeightMethod.layer_factors`."""
         out_width, in_width = weight.shape
         generator = layer_generator(seed, index)
         if self.init == "kaiming":

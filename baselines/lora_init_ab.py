@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 from baselines.lora import kaiming
-from eva_bench.methods.base import LowRankMethod, layer_generator, method_config
+from eva_bench.methods.base import WeightMethod, layer_generator, method_config
 from eva_bench.methods.layer import Factors
 
 
 @method_config
-class InitAB(LowRankMethod):
+class InitAB(WeightMethod):
     """A as in LoRA; B uniform with the bound of A times `size_B`. Training starts from W0 + scale * B A."""
 
     size_B: float
     changes_function = True
 
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
-        """Two random factors; see `LowRankMethod.layer_factors`."""
+        """Two random factors; see `WeightMethod.layer_factors`."""
         out_width, in_width = weight.shape
         generator = layer_generator(seed, index)
         A = kaiming(self.rank, in_width, generator)

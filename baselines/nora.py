@@ -5,20 +5,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_bench.methods.base import LowRankMethod, layer_generator, method_config
+from eva_bench.methods.base import WeightMethod, layer_generator, method_config
 from eva_bench.methods.layer import Adapter, Factors
 
 DAMPING = 1e-6  # of the Gram matrices, authors' code
 
 
 @method_config
-class NoRA(LowRankMethod):
+class NoRA(WeightMethod):
     """A = (sigma / scale) Omega W0 with Omega (r, out) standard normal, B = 0: A lies in the row space of W0."""
 
     sigma: float
 
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
-        """A Nyström sketch of the weight; see `LowRankMethod.layer_factors`."""
+        """A Nyström sketch of the weight; see `WeightMethod.layer_factors`."""
         sketch = torch.randn(self.rank, len(weight), generator=layer_generator(seed, index))
         A = self.sigma / self.scale * (sketch.to(weight.device) @ weight.float())  # (r, in)
         return Factors(A, torch.zeros(len(weight), self.rank), scale=self.scale)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eva_bench.methods.base import LowRankMethod, layer_generator, method_config
+from eva_bench.methods.base import WeightMethod, layer_generator, method_config
 from eva_bench.methods.layer import Factors
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.system.errors import UserError
@@ -12,7 +12,7 @@ SIZE = 0.1  # of the entries, as in PEFT
 
 
 @method_config
-class Orthogonal(LowRankMethod):
+class Orthogonal(WeightMethod):
     """A = 0.1 Q_odd^T G and B = 0.1 H Q_even with Q a random orthogonal matrix and G, H Gaussian.
 
     Half of the rows of Q (r, r) serve A and half serve B. They are orthogonal to each other, so B A = 0.
@@ -25,7 +25,7 @@ class Orthogonal(LowRankMethod):
             raise UserError(f"rank {self.rank} is odd: method=orthogonal shares its rank evenly between A and B.")
 
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
-        """Factors whose product is zero; see `LowRankMethod.layer_factors`."""
+        """Factors whose product is zero; see `WeightMethod.layer_factors`."""
         out_width, in_width = weight.shape
         generator, half = layer_generator(seed, index), self.rank // 2
         Q = torch.linalg.qr(torch.randn(self.rank, self.rank, generator=generator)).Q

@@ -4,16 +4,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from eva_bench.methods.base import LowRankMethod, method_config
+from eva_bench.methods.base import WeightMethod, method_config
 from eva_bench.methods.layer import Adapter, Factors
 from eva_bench.methods.orthogonality import orthogonality_penalty
 from eva_bench.methods.svd import truncated_svd
-from eva_bench.models.bundle import ModelBundle
-from eva_bench.system.errors import UserError
 
 
 @method_config
-class SORSA(LowRankMethod):
+class SORSA(WeightMethod):
     """W0 = W_r + scale * U_p diag(S_p) V_p^T with U_p, S_p and V_p trained and W_r frozen.
 
     `alpha=null` is scale 1, as in the paper; otherwise scale = alpha/rank and, as in the authors' code, S_p
@@ -22,7 +20,6 @@ class SORSA(LowRankMethod):
     (`sum`, the paper's formula).
     """
 
-    alpha: float | None  # type: ignore[assignment]  # the one method with a scale of its own
     gamma: float
     penalty_reduction: Literal["mean", "sum"]
     svd: Literal["randomised", "exact"]
@@ -30,19 +27,8 @@ class SORSA(LowRankMethod):
     reduces_base = True
     title = "singular values"
 
-    @property
-    def scale(self) -> float:
-        """The factor on B diag(s) A."""
-        return 1.0 if self.alpha is None else super().scale
-
-    def check(self, bundle: ModelBundle) -> None:
-        """Refuse a scaling without an alpha; see `Method.check`."""
-        super().check(bundle)
-        if self.alpha is None and self.scaling is not None:
-            raise UserError(f"adapter.scaling={self.scaling} scales alpha, and method=sorsa has method.alpha=null.")
-
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
-        """The largest singular triplets; see `LowRankMethod.layer_factors`."""
+        """The largest singular triplets; see `WeightMethod.layer_factors`."""
         U, S, V = truncated_svd(weight, self.rank, method=self.svd, seed=seed + index)
         return Factors(A=V, B=U, s=S, scale=self.scale)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ class TrainData:
 
 
 @task_config
-class Task:
+class Task(ABC):
     """Base class; values live in `conf/task/<name>.yaml`.
 
     Attributes:
@@ -65,11 +66,11 @@ class Task:
     kind: ClassVar[str] = "language"
     outputs: ClassVar[int | None] = None
 
+    @abstractmethod
     def train_data(
         self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings, train: TrainSettings
     ) -> TrainData:
         """Encode training rows of a data set. Raises UserError for rows that cannot be used, naming them."""
-        raise NotImplementedError
 
     def reference_examples(
         self, rows: Sequence[dict], dataset: str, bundle: ModelBundle, data: DataSettings
@@ -81,18 +82,19 @@ class Task:
         """Examples of one length make batches with little padding."""
         return len(example["input_ids"])
 
+    @abstractmethod
     def collate(self, examples: Sequence[Example], bundle: ModelBundle) -> Batch:
         """A padded batch of tensors on the model's device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         """Loss summed over what is predicted, and the count it is divided by later."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss_count(self, example: Example) -> int:
         """How many predictions of one example enter the loss."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(
         self,
         bundle: ModelBundle,
@@ -104,11 +106,10 @@ class Task:
         progress: Callable,
     ) -> list[dict]:
         """Answer every row, one JSON line per row in `samples_file`; continues after the last complete line."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """Metrics (fractions 0-1) from samples alone."""
-        raise NotImplementedError
 
 
 def split_rows(spec: RunSpec) -> tuple[Rows, Rows]:

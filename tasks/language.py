@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -26,6 +27,7 @@ class LanguageTask(Task):
     harness: str
     eval_prompt: str
 
+    @abstractmethod
     def texts(self, rows: Sequence[dict], dataset: str) -> list[dict[str, str]]:
         """Rows as the fields of the templates.
 
@@ -39,7 +41,6 @@ class LanguageTask(Task):
         Raises:
             UserError: names rows without an answer.
         """
-        raise NotImplementedError
 
     def pair(self, text: dict[str, str]) -> tuple[str, str]:
         """Prompt and answer of one row.

@@ -7,6 +7,7 @@ edited to add one; the contract tests find it in `conf/method/`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, cast, dataclass_transform
@@ -53,7 +54,7 @@ class Initialisation:
 
 
 @method_config
-class Method:
+class Method(ABC):
     """Base class of all methods. Subclasses add their values as fields (no defaults: values live in the YAML).
 
     Attributes:
@@ -88,6 +89,7 @@ class Method:
         rank = getattr(self, "rank", None)
         target_layers(bundle, rank if isinstance(rank, int) else None)
 
+    @abstractmethod
     def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
         """Compute the initial factors of every target layer, a pure function of the arguments.
 
@@ -99,7 +101,6 @@ class Method:
         Returns:
             Factors by layer name, A (r, in) and B (out, r), and facts for the record.
         """
-        raise NotImplementedError
 
     def attach(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Adapter:
         """Initialise and install in one step; arguments as for `initialise`."""
@@ -200,16 +201,15 @@ class Method:
 class LowRankMethod(Method):
     """Base class of methods with one rank and one scale for all layers; their YAMLs inherit `base/low_rank`.
 
-    A method that needs nothing but the weight of a layer defines `layer_factors`; others define `initialise`.
-
     Attributes:
+        alpha: None is scale 1.
         scaling: None scales the update by alpha / rank, `rslora` (arXiv:2312.03732) by alpha / sqrt(rank).
         magnitude: train the norm of every row of the weight beside its direction (DoRA, arXiv:2402.09353).
         title: of the progress bar.
     """
 
     rank: int
-    alpha: float
+    alpha: float | None
     scaling: Literal["rslora"] | None
     magnitude: bool | None
     title: ClassVar[str] = "initial factors"
@@ -217,7 +217,20 @@ class LowRankMethod(Method):
     @property
     def scale(self) -> float:
         """The factor on B A."""
+        if self.alpha is None:
+            return 1.0
         return self.alpha / (self.rank if self.scaling is None else math.sqrt(self.rank))
+
+    def check(self, bundle: ModelBundle) -> None:
+        """Refuse a scaling without an alpha; see `Method.check`."""
+        super().check(bundle)
+        if self.alpha is None and self.scaling is not None:
+            raise UserError(f"adapter.scaling={self.scaling} scales alpha, and method.alpha is null.")
+
+
+@method_config
+class WeightMethod(LowRankMethod):
+    """Base class of methods that need nothing but the weight of a layer for its initial factors."""
 
     def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
         """The factors of each layer from its weight; see `Method.initialise`."""
@@ -226,6 +239,7 @@ class LowRankMethod(Method):
             factors[name] = self.layer_factors(weight_matrix(layer).detach(), seed, index)
         return Initialisation(factors=factors)
 
+    @abstractmethod
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
         """Initial factors of one layer.
 
@@ -237,7 +251,6 @@ class LowRankMethod(Method):
         Returns:
             A (rank, in) and B (out, rank).
         """
-        raise NotImplementedError
 
 
 def target_layers(bundle: ModelBundle, rank: int | None = None) -> dict[str, nn.Module]:

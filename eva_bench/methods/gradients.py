@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Protocol
@@ -70,6 +71,7 @@ class GradientMethod(LowRankMethod):
         read = layer_gradients(bundle, calibration, self.batches, use)
         return Initialisation(factors={name: factors[name] for name in bundle.targets}, facts={"batches": read})
 
+    @abstractmethod
     def gradient_factors(self, U: Tensor, S: Tensor, V: Tensor) -> Factors:
         """Initial factors of one layer.
 
@@ -81,7 +83,6 @@ class GradientMethod(LowRankMethod):
         Returns:
             A (rank, in) and B (out, rank).
         """
-        raise NotImplementedError
 
 
 def layer_gradients(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ def export_adapter(
     common_alpha = next(alphas[name] for name, f in factors.items() if f.rank == common_rank)
     config = LoraConfig(
         r=common_rank,
-        lora_alpha=common_alpha,  # type: ignore[arg-type]  # PEFT computes with fractions, too
+        lora_alpha=cast("int", common_alpha),  # PEFT computes with fractions, too
         target_modules=list(factors),
         rank_pattern={name: f.rank for name, f in factors.items() if f.rank != common_rank},
         alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha != common_alpha},

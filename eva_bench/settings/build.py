@@ -29,6 +29,8 @@ def build(choice: Choice, kind: type[Part]) -> Part:
         raise UserError(f"{group}._target_={choice.target} cannot be imported: {error}") from error
     if not issubclass(found, kind):
         raise UserError(f"{group}._target_={choice.target} is no {group} of this suite.")
+    if undefined := sorted(getattr(found, "__abstractmethods__", ())):
+        raise UserError(f"{group}._target_={choice.target} does not define {', '.join(undefined)}.")
     try:
         return found(**choice.values)
     except ValidationError as error:

@@ -9,7 +9,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.system.errors import UserError
+from tests.conftest import method_values
 from tests.contract.test_methods import attach, make_bundle, perturb
+from tests.settings import make_method
 
 
 @pytest.mark.parametrize("name", ["pissa", "olora", "corda_ipm", "lora_ga", "eva", "sorsa", "milora"])
@@ -76,3 +78,16 @@ def test_a_scaling_without_alpha_is_refused():
     method, _ = attach("sorsa", make_bundle("llama"), scaling="rslora")
     with pytest.raises(UserError, match=r"method\.alpha=null"):
         method.check(make_bundle("llama"))
+
+
+def test_a_class_that_leaves_something_undefined_is_refused_with_what():
+    values = method_values("lora_unit_rows", _target_="eva_bench.methods.base.WeightMethod")
+    with pytest.raises(UserError, match=r"method\._target_=.*WeightMethod does not define layer_factors\."):
+        make_method(values)
+
+
+def test_a_null_alpha_is_scale_one_and_goes_with_no_scaling():
+    assert make_method(method_values("olora", alpha=None)).scale == 1
+    scaled = make_method(method_values("olora", alpha=None, scaling="rslora"))
+    with pytest.raises(UserError, match=r"adapter\.scaling=rslora scales alpha, and method\.alpha is null"):
+        scaled.check(make_bundle("llama"))
