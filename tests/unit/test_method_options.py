@@ -74,12 +74,6 @@ def test_rslora_scales_by_the_root_of_the_rank(name):
     assert attach("rslora", make_bundle("llama"))[1].layers[bundle.targets[0]].scale == 3.0
 
 
-def test_a_scaling_without_alpha_is_refused():
-    method, _ = attach("sorsa", make_bundle("llama"), scaling="rslora")
-    with pytest.raises(UserError, match=r"method\.alpha=null"):
-        method.check(make_bundle("llama"))
-
-
 def test_a_class_that_leaves_something_undefined_is_refused_with_what():
     values = method_values("lora_unit_rows", _target_="eva_bench.methods.base.WeightMethod")
     with pytest.raises(UserError, match=r"method\._target_=.*WeightMethod does not define layer_factors\."):
