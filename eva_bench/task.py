@@ -17,6 +17,7 @@ from eva_bench.models.bundle import ModelBundle
 from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError
+from eva_bench.system.files import sha256_of
 
 Example = dict[str, Any]
 Batch = dict[str, Tensor]
@@ -116,23 +117,46 @@ def split_rows(spec: RunSpec) -> tuple[Rows, Rows]:
     """Training and evaluation rows; for stage=tune the latter are validation rows that training never sees.
 
     Raises:
-        UserError: a data set is not on this machine, or there is nothing to validate on.
+        UserError: a data set is not on this machine, has too few rows, or there is nothing to validate on.
     """
     root, data, limit = spec.data.root, spec.data, spec.eval.limit
     train_name, eval_name = spec.identity.train_data.name, spec.identity.eval_data.name
     train_info, eval_info = entry(train_name), entry(eval_name)
     if spec.stage == "final":
-        rows = load_rows(train_name, train_info.get("final_train", "train"), root)
+        rows, _ = drawn_rows(load_rows(train_name, train_info.get("final_train", "train"), root), train_name, data)
         held_out = load_rows(eval_name, eval_info.get("test", "test"), root)
         return Rows(rows, train_name), Rows(held_out[:limit], eval_name)
-    rows = load_rows(train_name, "train", root)
+    rows, others = drawn_rows(load_rows(train_name, "train", root), train_name, data)
     if "generator" in eval_info or "validation" in eval_info:
         held_out = load_rows(eval_name, eval_info.get("validation", "validation"), root)
-    elif 0 < data.holdout < len(rows):
+    elif data.rows is not None and 0 < data.holdout <= len(others):
+        held_out, eval_name = others[: data.holdout], train_name
+    elif data.rows is None and 0 < data.holdout < len(rows):
         rows, held_out, eval_name = rows[: -data.holdout], rows[-data.holdout :], train_name
     else:
-        raise UserError(f"stage=tune needs data.holdout between 1 and {len(rows) - 1}: rows kept aside from training.")
+        most = len(rows) - 1 if data.rows is None else len(others)
+        raise UserError(f"stage=tune needs data.holdout between 1 and {most}: rows kept aside from training.")
     return Rows(rows, train_name), Rows(held_out[:limit], eval_name)
+
+
+def drawn_rows(
+    rows: list[dict[str, Any]], dataset: str, data: DataSettings
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The `data.rows` training rows that the draw of `data.rows_seed` takes, and all others, in the draw's order.
+
+    The order is that of checksums of seed and position: the same on every platform, and more rows contain fewer.
+
+    Raises:
+        UserError: fewer rows than asked for.
+    """
+    if data.rows is None:
+        return rows, []
+    if data.rows > len(rows):
+        raise UserError(
+            f"data.rows={data.rows}: '{dataset}' has {len(rows)} training rows here; data.rows=null takes all."
+        )
+    order = sorted(range(len(rows)), key=lambda i: sha256_of(f"{data.rows_seed}/{i}"))
+    return [rows[i] for i in order[: data.rows]], [rows[i] for i in order[data.rows :]]
 
 
 class Calibration:

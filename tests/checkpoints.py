@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    BertConfig,
     DebertaV2Config,
     Gemma2Config,
     LlamaConfig,
@@ -159,6 +161,20 @@ def deberta_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def bert_tokenizer() -> Tokenizer:
+    """Pieces of lower-case words."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator(texts(), trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=ends
+    )
+    return tokenizer
+
+
 LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
@@ -246,6 +262,21 @@ KINDS = {
         },
         {},
         AutoModelForMaskedLM,
+    ),
+    "minilm_l6": Kind(
+        BertConfig,
+        {"max_position_embeddings": 128},
+        bert_tokenizer,
+        "BertTokenizer",
+        {
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "pad_token": "[PAD]",
+            "unk_token": "[UNK]",
+            "mask_token": "[MASK]",
+        },
+        {"do_lower_case": True},
+        AutoModel,
     ),
 }
 

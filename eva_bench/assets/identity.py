@@ -108,11 +108,16 @@ def model_folder(model: ModelSource) -> Path:
     )
 
 
+# JSON files beside a checkpoint that nothing here reads: listings, and the settings of sentence-transformers.
+UNREAD = {"manifest.json", "model.safetensors.index.json", "modules.json", "data_config.json"}
+UNREAD |= {"config_sentence_transformers.json", "sentence_bert_config.json"}
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Configs, tokenizer and weights: everything in a checkpoint that can change a number."""
     patterns = ("*.json", "*.safetensors", "*.model", "*.txt")
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return sorted(path for path in found if path.name not in ("manifest.json", "model.safetensors.index.json"))
+    return sorted(path for path in found if path.name not in UNREAD)
 
 
 def model_identity(model: ModelSource, runs_dir: str) -> ModelIdentity:

@@ -31,7 +31,7 @@ class FetchArguments(Arguments):
     """
 
     task: str | None = Field(None, description="a task, or a folder of tasks: what its runs need")
-    scale: str = Field("lite", description="pocket, lite or paper")
+    scale: str = Field("lite", description="pocket, small, lite or paper")
     recipe: str | None = Field(None, description="another recipe of conf/recipe/ for the task")
     model: str | None = Field(None, description="a model of conf/model/; with task= instead of its recipe's")
     data: str | None = Field(None, description="a data set of tasks/manifest/")

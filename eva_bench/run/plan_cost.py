@@ -224,7 +224,7 @@ def _steps(settings: Settings) -> int | None:
     rows = [part.get("splits", {}).get("train", {}).get("rows") for part in parts]
     if None in rows or train.epochs is None:
         return None
-    return max(1, math.ceil(train.epochs * sum(rows) / train.batch_size))
+    return max(1, math.ceil(train.epochs * (settings.data.rows or sum(rows)) / train.batch_size))
 
 
 def memory_sizes(text: str) -> dict[str, float]:

@@ -175,6 +175,8 @@ def _check_together(settings: Settings) -> None:
         for name, value in choice.values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{group}.{name}={value} must be a finite number.")
+    if settings.data.rows is not None and settings.data.rows_seed is None:
+        raise UserError(f"data.rows={settings.data.rows} needs data.rows_seed, the seed of the draw of these rows.")
     train = settings.train
     if train.steps is None and train.epochs is None:
         raise UserError("Give train.steps or train.epochs: how long should training be?")

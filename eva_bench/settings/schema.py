@@ -99,6 +99,8 @@ class DataSettings(Frozen):
     source: Literal["pocket", "hub"]
     train: str | None = None  # entry of tasks/manifest/ used where source=hub; null: the task's own
     pocket_train: str | None = None  # entry used where source=pocket
+    rows: int | None = Field(None, gt=0)  # training rows, drawn once for all seeds; null: all
+    rows_seed: int | None = Field(None, ge=0)  # of that draw, apart from the run's seed
     holdout: int = Field(0, ge=0)  # training rows kept aside for stage=tune where a data set has no validation split
     max_length: int | None = Field(None, gt=0)  # tokens; or steps of a trajectory
     too_long: Literal["truncate", "drop"] = "truncate"

@@ -45,7 +45,9 @@ def kind(arguments: list[str]) -> str:
     """What can be asked of a command: to run, to list its cells, or to name what is not on this machine."""
     if EXAMPLES & set(arguments):
         return "example"
-    if {"scale=lite", "scale=paper", "data.root=data/hub", "data.root=data/vtab-1k"} & set(arguments):
+    if {"scale=small", "scale=lite", "scale=paper", "data.root=data/hub", "data.root=data/vtab-1k"} & set(arguments):
+        return "needs data"
+    if any(item.startswith("suite=small") for item in arguments):  # real data
         return "needs data"
     suite = any(item.startswith(("suite=", "-m")) for item in arguments) or FAMILIES & set(arguments)
     return "cells" if suite else "run"

@@ -1,4 +1,4 @@
-"""Lite and paper scale from an empty clone: `make fetch` brings what the run beside it needs, on a stand-in hub.
+"""Small, lite and paper scale from an empty clone: `make fetch` brings what the run beside it needs, on a stand-in hub.
 
 By default every recipe and every loader has its turn; `-m hub` runs the other tasks at both scales.
 """
@@ -34,6 +34,7 @@ CELLS += [
     ("paper", f"glue/{path.stem}", f"paper/glue_deberta/{path.stem}")
     for path in (ROOT / "conf/recipe/paper/glue_deberta").iterdir()
 ]
+CELLS += [("small", name, "") for name in TASKS if name.startswith("glue/")]
 CELLS += [("paper", "metaworld/push", "paper/metaworld_blocks")]
 SHORT = [
     "train.epochs=null",

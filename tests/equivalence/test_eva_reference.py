@@ -47,8 +47,10 @@ def inputs_of(model, targets, batches) -> dict[str, torch.Tensor]:
     """All rows that enter each target, read by hooks: `[rows, width]` in float64."""
     rows, hooks = {}, []
     for name in targets:
+
         def keep(module, inputs, output, name=name):
             rows.setdefault(name, []).append(inputs[0].flatten(0, -2).double())
+
         hooks.append(model.get_submodule(name).register_forward_hook(keep))
     with torch.no_grad():
         for batch in batches:
@@ -170,8 +172,9 @@ def test_a_pretrained_model_is_captured_nearly_as_well_as_possible(solver, real_
     ids = torch.tensor(tokenizer(text)["input_ids"][: 40 * 8 * 96]).view(40, 8, 96)
     targets = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
     rows = inputs_of(model, targets, ids)
-    result = subspaces(model, targets, [{"input_ids": part} for part in ids], components=16, solver=solver,
-                       tolerance=0.005)
+    result = subspaces(
+        model, targets, [{"input_ids": part} for part in ids], components=16, solver=solver, tolerance=0.005
+    )
     assert result.batches < 40
     captured, best = [], []
     for name in targets:
