@@ -116,6 +116,8 @@ class Task(ABC):
 def split_rows(spec: RunSpec) -> tuple[Rows, Rows]:
     """Training and evaluation rows; for stage=tune the latter are validation rows that training never sees.
 
+    A generator draws evaluation rows anew for every seed, the same for every method; training rows stay the same.
+
     Raises:
         UserError: a data set is not on this machine, has too few rows, or there is nothing to validate on.
     """
@@ -124,11 +126,11 @@ def split_rows(spec: RunSpec) -> tuple[Rows, Rows]:
     train_info, eval_info = entry(train_name), entry(eval_name)
     if spec.stage == "final":
         rows, _ = drawn_rows(load_rows(train_name, train_info.get("final_train", "train"), root), train_name, data)
-        held_out = load_rows(eval_name, eval_info.get("test", "test"), root)
+        held_out = load_rows(eval_name, eval_info.get("test", "test"), root, spec.seed)
         return Rows(rows, train_name), Rows(held_out[:limit], eval_name)
     rows, others = drawn_rows(load_rows(train_name, "train", root), train_name, data)
     if "generator" in eval_info or "validation" in eval_info:
-        held_out = load_rows(eval_name, eval_info.get("validation", "validation"), root)
+        held_out = load_rows(eval_name, eval_info.get("validation", "validation"), root, spec.seed)
     elif data.rows is not None and 0 < data.holdout <= len(others):
         held_out, eval_name = others[: data.holdout], train_name
     elif data.rows is None and 0 < data.holdout < len(rows):

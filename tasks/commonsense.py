@@ -20,6 +20,7 @@ from eva_bench.system.errors import UserError
 from eva_bench.task import Example, TrainData, task_config
 from tasks.harness import choose
 from tasks.language import LanguageTask, encode
+from tasks.samples import constant_answer
 
 
 @dataclass(frozen=True)
@@ -149,20 +150,29 @@ class Commonsense(LanguageTask):
         return choose(bundle, docs, evaluation, samples_file, progress)
 
     def score(self, samples: Sequence[dict]) -> dict[str, float]:
-        """Accuracy and chance per set and their means; loss per right label; share of prompts that were cut."""
+        """Accuracy, chance and majority per set and the means of them; loss per right label; share of cut prompts.
+
+        `collapsed` is the number of sets on which the model gives one answer only.
+        """
         sets: dict[str, list[dict]] = {}
         for sample in samples:
             sets.setdefault(sample["harness"].removeprefix("commonsense_"), []).append(sample)
         scores = {name: mean(s["response"] == s["target"] for s in found) for name, found in sorted(sets.items())}
         chances = {name: mean(1 / len(s["labels"]) for s in found) for name, found in sorted(sets.items())}
+        majorities = {
+            name: constant_answer([s["target"] for s in found])["majority"] for name, found in sorted(sets.items())
+        }
         loss = mean(-s["loglikelihoods"][s["labels"].index(s["target"])] for s in samples)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss on the right labels is {loss}")
         return {
             **{f"{name}/accuracy": score for name, score in scores.items()},
             **{f"{name}/chance": chance for name, chance in chances.items()},
+            **{f"{name}/majority": share for name, share in majorities.items()},
             "mean": mean(scores.values()),
             "mean_chance": mean(chances.values()),
+            "majority": mean(majorities.values()),
+            "collapsed": sum(len({s["response"] for s in found}) == 1 < len(found) for found in sets.values()),
             "reference_loss": loss,
             "truncated": mean(s["truncated"] for s in samples),
         }

@@ -10,6 +10,8 @@ from scipy import stats
 from scipy.special import log_softmax
 from sklearn import metrics as sk
 
+from tasks.samples import constant_answer
+
 
 def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(sk.matthews_corrcoef(labels, predictions))  # 0 where the predictions are constant
@@ -53,9 +55,9 @@ def glue_scores(samples: Sequence[dict], names: Sequence[str], regression: bool)
         regression: whether outputs are degrees, not logits of classes.
 
     Returns:
-        The named metrics that have rows; `collapsed`, 1 if all predictions are the same; `truncated`, the share of rows
-        that were;
-        `reference_loss`, mean cross-entropy or squared error.
+        The named metrics that have rows; `majority`, the first of them for the best constant answer, and
+        `constant_loss`, that answer's loss; `collapsed`, 1 if all predictions are the same; `truncated`, the share of
+        rows that were; `reference_loss`, mean cross-entropy or squared error.
     """
     labels = np.array([sample["label"] for sample in samples], dtype=float)
     predictions = np.array([sample["prediction"] for sample in samples], dtype=float)
@@ -69,13 +71,21 @@ def glue_scores(samples: Sequence[dict], names: Sequence[str], regression: bool)
     outputs = np.array([sample["outputs"] for sample in samples], dtype=float)  # (n, classes)
     if regression:
         losses = (outputs[:, 0] - labels) ** 2
+        constant = {"constant_loss": float(labels.var())}
     else:
+        constant = constant_answer(labels.tolist())
         losses = -log_softmax(outputs, axis=1)[np.arange(len(labels)), labels.astype(int)]
-    return scores | {
-        "collapsed": float(_is_constant(predictions)),
-        "truncated": float(np.mean([sample["truncated"] for sample in samples])),
-        "reference_loss": float(losses.mean()),
-    }
+    if not names[0].startswith("accuracy"):
+        constant["majority"] = 0.0  # a constant correlates with nothing
+    return (
+        scores
+        | constant
+        | {
+            "collapsed": float(_is_constant(predictions)),
+            "truncated": float(np.mean([sample["truncated"] for sample in samples])),
+            "reference_loss": float(losses.mean()),
+        }
+    )
 
 
 def _is_constant(values: np.ndarray) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +36,16 @@ def answer_rows(
         samples.append(answer(rows[first : first + chunk], first))
         progress(len(samples.rows), len(rows))
     return samples.rows
+
+
+def constant_answer(labels: Sequence[Hashable]) -> dict[str, float]:
+    """What the best constant answer reaches: a run that is no better has learnt nothing.
+
+    Args:
+        labels: right answers.
+
+    Returns:
+        `majority`, the share of the most frequent label, and `constant_loss`, the cross-entropy of their frequencies.
+    """
+    shares = [count / len(labels) for count in Counter(labels).values()]
+    return {"majority": max(shares), "constant_loss": -sum(share * math.log(share) for share in shares)}

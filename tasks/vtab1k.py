@@ -15,7 +15,7 @@ from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
 from eva_bench.system.errors import UserError
 from eva_bench.task import Batch, Example, Task, TrainData, task_config
 from tasks import images
-from tasks.samples import answer_rows
+from tasks.samples import answer_rows, constant_answer
 
 
 @task_config
@@ -96,10 +96,11 @@ class VTAB1K(Task):
         return answer_rows(rows, samples_file, evaluation.chunk, answer, progress)
 
     def score(self, samples: Sequence[dict]) -> dict[str, float]:
-        """Top-1 accuracy, and as `reference_loss` the mean cross-entropy of the right classes."""
+        """Top-1 accuracy, as `reference_loss` the mean cross-entropy of the right classes, and both of a constant."""
         right = sum(sample["prediction"] == sample["label"] for sample in samples)
         loss = sum(sample["loss"] for sample in samples) / len(samples)
-        return {"accuracy": right / len(samples), "reference_loss": loss}
+        constant = constant_answer([sample["label"] for sample in samples])
+        return {"accuracy": right / len(samples), "reference_loss": loss} | constant
 
     def _check_labels(self, rows: Sequence[dict], dataset: str) -> None:
         wrong = next((i for i, row in enumerate(rows) if not 0 <= row["label"] < self.outputs), None)

@@ -40,6 +40,11 @@ def pretraining_data(model: str) -> str | None:
     return next((name for name, info in manifest().items() if model in info.get("pretraining_of", ())), None)
 
 
+def drawn_anew(name: str) -> bool:
+    """Whether every seed is evaluated on rows of its own: those of a generator, which costs nothing."""
+    return "generator" in entry(name)
+
+
 def local_file(name: str, split: str, root: str | None) -> Path:
     """Path of a split's file below the data root; of several alternatives in the manifest, the first that is there.
 
@@ -94,15 +99,21 @@ def default_root() -> Path:
     return paths.DATA / "hub"
 
 
-def load_rows(name: str, split: str, root: str | None = None) -> list[dict[str, Any]]:
+def load_rows(name: str, split: str, root: str | None = None, draw: int = 0) -> list[dict[str, Any]]:
     """All rows of a split as plain dictionaries.
+
+    Args:
+        name: entry of the manifest.
+        split: its name there.
+        root: folder of local data sets; None for the mirror.
+        draw: which rows of a split a generator makes; a file has only its own.
 
     Raises:
         UserError: missing, unreadable or empty file.
     """
     info = entry(name)
     if "generator" in info:
-        return _generated(info["generator"], split, info.get("subset"))
+        return _generated(info["generator"], split, info.get("subset"), draw)
     if "loader" in info:
         return importlib.import_module(info["loader"]).load(info, name, split, root)
     return read_split(name, split, root)
@@ -126,6 +137,7 @@ def read_split(name: str, split: str, root: str | None = None) -> list[dict[str,
 
 
 @lru_cache(maxsize=16)
-def _generated(generator: str, split: str, subset: str | None) -> list[dict[str, Any]]:
+def _generated(generator: str, split: str, subset: str | None, draw: int) -> list[dict[str, Any]]:
     """Rows that a generator makes, once for all cells of a sweep that share a process; nobody changes them."""
-    return importlib.import_module(generator).generate(split, *([subset] if subset else []))
+    which = {"draw": draw} if draw else {}  # a generator whose rows are only trained on has one draw
+    return importlib.import_module(generator).generate(split, *([subset] if subset else []), **which)

@@ -18,7 +18,7 @@ def introduction(spec: RunSpec) -> str:
         lines.append(
             f"{spec.method.name} has no tuned values for this task: it runs at the recipe's "
             f"train.lr={spec.train.lr:g}. "
-            f"To tune it: suite=tuning method={spec.method.name}, then make select (docs/add_a_method.md)."
+            f"To tune it: suite=rates method={spec.method.name}, then make select (docs/add_a_method.md)."
         )
     if not own_inputs(spec):
         lines.append(f"Next: {spec.scale.hint.format(task=spec.task.name)}.")

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from eva_bench import models
-from eva_bench.assets.catalogue import pretraining_data
+from eva_bench.assets.catalogue import drawn_anew, pretraining_data
 from eva_bench.assets.identity import model_folder
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
@@ -94,10 +94,10 @@ def _encoded(run: Run, rows: Rows, bundle: ModelBundle) -> TrainData:
 
 
 def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]:
-    """The untouched model's score, shared by all methods and seeds that start from it; computed by one process."""
+    """The untouched model's score, shared by all methods, and by all seeds that have the same rows."""
     spec, force = run.spec, run.spec.where.force
     parts = [what(part) for part in (spec.task, spec.eval, spec.model, spec.identity.eval_data, spec.data)]
-    seed = spec.seed if bundle.head else None  # a head is re-initialised for every seed
+    seed = spec.seed if bundle.head or drawn_anew(rows.dataset) else None  # a head is re-initialised for every seed
     key = fingerprint([*parts, spec.identity.model.sha256, spec.stage, spec.protocol, seed])[:16]
     folder = (
         run.caches / "before" / cached_name(f"{spec.task.name.replace('/', '_')}-{key}").removesuffix(".safetensors")

@@ -72,7 +72,7 @@ def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
         raise UserError(explain_hydra_error(error, overrides)) from error
     if math.isnan(settings["train"]["lr"]) and not _chosen(overrides, "train.lr"):
         raise UserError(  # NaN in a tuned file: LoRA's rate, which the recipe has, would be unfit
-            f"No learning rate of '{method}' is published for {family} at scale {scale}: choose one with suite=tuning "
+            f"No learning rate of '{method}' is published for {family} at scale {scale}: choose one with suite=rates "
             "(docs/protocol.md), or give train.lr."
         )
     for group in ("task", "method"):

@@ -29,6 +29,7 @@ from eva_bench.run.console import untuned
 from eva_bench.settings.explain import explain_hydra_error
 from eva_bench.settings.spec import RunSpec
 from eva_bench.sweeps.plan import Cell, Plan, make_plan, read_yaml
+from eva_bench.sweeps.remaining import Remaining, duration
 from eva_bench.sweeps.status import CellState, count, examine, show, show_means, show_plan
 from eva_bench.sweeps.worker import Part, run_cells, write_cells
 from eva_bench.system import paths
@@ -185,10 +186,11 @@ def _run(request: Request, plan: Plan, specs: list[RunSpec], config: DictConfig)
     if request.launcher == "here":
         return run_cells(specs)
     if request.launcher == "local":
-        with announced(plan):
+        say(Remaining(specs).before(config.hydra.launcher.processes))
+        with announced(plan, specs):
             return run_locally(_folder(plan), specs, config.hydra.launcher.processes)
     parts = freeze(plan, specs, config)
-    with announced(plan):
+    with announced(plan, specs):
         return _run_by_hydra(request, parts, _folder(plan) / "logs")
 
 
@@ -308,10 +310,10 @@ def _quoted(path: Path) -> str:
 
 
 @contextmanager
-def announced(plan: Plan, every_s: float = 1.0) -> Iterator[None]:
-    """One line for every record that other processes write meanwhile."""
+def announced(plan: Plan, specs: Sequence[RunSpec], every_s: float = 1.0) -> Iterator[None]:
+    """One line for every record that other processes write meanwhile, with the time that is left of these cells."""
     done = threading.Event()
-    watcher = threading.Thread(target=_announce, args=(plan.cells, done, every_s), daemon=True)
+    watcher = threading.Thread(target=_announce, args=(plan.cells, Remaining(specs), done, every_s), daemon=True)
     watcher.start()
     try:
         yield
@@ -320,10 +322,10 @@ def announced(plan: Plan, every_s: float = 1.0) -> Iterator[None]:
         watcher.join()
 
 
-def _announce(cells: Sequence[Cell], done: threading.Event, every_s: float) -> None:
+def _announce(cells: Sequence[Cell], remaining: Remaining, done: threading.Event, every_s: float) -> None:
     store = Store(cells[0].spec.where.results_dir)
     seen = {cell.run_id: _written(store, cell) for cell in cells}
-    finished = 0
+    finished, planned = 0, len(remaining.expected_s)
     while True:
         last = done.wait(every_s)
         for cell in cells:
@@ -333,7 +335,10 @@ def _announce(cells: Sequence[Cell], done: threading.Event, every_s: float) -> N
                     finished += 1
                     score = record.score
                     shown = "" if score is None else f", {record.spec.task.primary} {100 * score:.1f} %"
-                    say(f"[{finished}] {record.status}: {cell.run_id}{shown}")
+                    remaining.finish(cell.run_id)
+                    left = remaining.seconds_left()
+                    shown += "" if left is None else f"; about {duration(left)} left"
+                    say(f"[{finished} of {planned}] {record.status}: {cell.run_id}{shown}")
         if last:
             return
 

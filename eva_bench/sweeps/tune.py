@@ -1,119 +1,152 @@
 """`make select`: the best learning rate (and rank, if the grid has several) per method, as ordinary config files.
 
-Only stage=tune records count, which are scored on validation data. Every method is judged on the same grid with
-the same seeds; the file names the records that the choice came from.
+Only stage=tune records count, which are scored on validation data. A method is judged by the mean over the tasks and
+seeds that all its rates have; the file names the records that the choice came from.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
 from pydantic import Field
 
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
-from eva_bench.settings.spec import RunSpec, fingerprint
+from eva_bench.reporting.statistics import Curve
+from eva_bench.settings.schema import where_settings
+from eva_bench.settings.spec import PROTOCOL, RunSpec, fingerprint
 from eva_bench.system import paths
 from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import warn
 
-
-def merit(records: Sequence[Record]) -> tuple[float, float]:
-    """What a learning rate is judged by: the task's primary metric, then a low loss on the reference answers.
-
-    One at which a run failed (a loss that is not finite) is the worst.
-
-    Raises:
-        UserError: a finished run whose metric is no number, by its name: nothing can be chosen by it.
-    """
-    if any(record.status == "failed" for record in records):
-        return -math.inf, -math.inf
-    primary = records[0].spec.task.primary
-    for record in records:
-        if not math.isfinite(record.metrics.get(primary, math.nan)):
-            raise UserError(f"The record '{record.run_id}' has no number for {primary}: nothing can be chosen by it.")
-    losses = [r.metrics["reference_loss"] for r in records if "reference_loss" in r.metrics]
-    return mean(r.metrics[primary] for r in records), -mean(losses) if losses else 0.0
-
-
-@dataclass(frozen=True, order=True)
-class Point:
-    """One point of the grid."""
-
-    lr: float
-    rank: int
+PLANNED = {"task", "method", "seed", "scale", "stage", "train.lr", "adapter.rank"} | where_settings()
+SAME = 1.1  # spacings that differ by less than this factor are the same
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A method's best point and the records that it came from."""
+    """A method's chosen point, the curve over learning rates at its rank, and the records that it came from."""
 
-    lr: float
+    curve: Curve
     rank: int | None  # None where the grid has one rank only: then it is the recipe's business
     records: list[Record]
+
+    @property
+    def lr(self) -> float:
+        """The chosen learning rate."""
+        return self.curve.chosen
 
     def to_yaml(self) -> str:
         sources = "\n".join(f"#   {run_id}" for run_id in sorted(record.run_id for record in self.records))
         rank = "" if self.rank is None else f"adapter:\n  rank: {self.rank}\n"
         return (
-            "# @package _global_\n# Written by `make select`: the best of a grid on validation data. From the records\n"
+            "# @package _global_\n# Written by `make select`: chosen on validation data. From the records\n"
             f"{sources}\n{rank}train:\n  lr: {float(self.lr)!r}\n"
         )
 
 
+def badness(record: Record) -> float | None:
+    """What a run is judged by: its validation loss; for control, whose loss is not closed-loop, minus its success.
+
+    Returns:
+        The lower the better; None of a failed run, whose learning rate is worse than any other.
+
+    Raises:
+        UserError: a finished run without the number, by its name: nothing can be chosen by it.
+    """
+    if record.status == "failed":
+        return None
+    task, control = record.spec.task, record.spec.model.kind == "decision"
+    name = task.primary if control else "reference_loss"
+    value = record.metrics.get(name)
+    if value is None or value != value:
+        raise UserError(f"The record '{record.run_id}' has no number for {name}: nothing can be chosen by it.")
+    return -value if control else value
+
+
 def select(records: Sequence[Record], scale: str, place: str) -> dict[str, Choice]:
-    """Per method the point with the best mean on validation data.
+    """Per method the lowest learning rate that is not clearly worse than the best one on validation data.
 
     Args:
+        records: of any stage, scale and task.
+        scale: the scale that counts.
         place: a family of tasks, or one task.
 
     Raises:
-        UserError: no tuning records, or methods whose grids differ.
+        UserError: no tuning records, records that do not compare, or methods whose grids are not equally fine.
     """
-    by_method: dict[str, dict[Point, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    settings = set()
-    for record in records:
-        spec = record.spec
-        finished = record.status in ("ok", "failed")
-        if finished and (spec.stage, record.scale) == ("tune", scale) and place in (spec.task.family, record.task):
-            by_method[record.method][Point(spec.train.lr, spec.adapter.rank)].append(record)
-            settings.add(_common_settings(spec))
-    if len(settings) > 1:
-        raise UserError(
-            f"The stage=tune records of '{place}' at scale '{scale}' differ in more than method, seed, "
-            "learning rate and rank (task, model, data, length of training or protocol): "
-            "move those that no longer count out of records/."
-        )
-    if not by_method:
-        raise UserError(
-            f"No stage=tune records of '{place}' at scale '{scale}': run the grid first (docs/protocol.md)."
-        )
-    grids = {
-        method: sorted((p.lr, p.rank, len(found)) for p, found in points.items())
-        for method, points in by_method.items()
-    }
-    if len({str(grid) for grid in grids.values()}) > 1:
-        shown = "; ".join(f"{method}: {grid}" for method, grid in sorted(grids.items()))
-        raise UserError(f"The methods were not tuned on one common grid: (learning rate, rank, runs) {shown}.")
+    by_method: dict[str, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in _counted(records, scale, place):
+        by_method[record.method][record.spec.adapter.rank].append(record)
     chosen = {}
-    for method, points in by_method.items():
-        best = max(points, key=lambda point: merit(points[point]))
-        rates, ranks = sorted({point.lr for point in points}), {point.rank for point in points}
-        chosen[method] = Choice(best.lr, best.rank if len(ranks) > 1 else None, points[best])
-        if len(rates) > 1 and best.lr in (rates[0], rates[-1]):
-            warn(f"{method}: the best learning rate {best.lr:g} is at the edge of the grid; a wider grid may be better")
+    for method, by_rank in by_method.items():
+        curves = {rank: _curve(method, found) for rank, found in by_rank.items()}
+        rank = min(curves, key=lambda rank: curves[rank].mean(curves[rank].best))
+        curve = curves[rank]
+        used = [record for record in by_rank[rank] if record.spec.train.lr == curve.chosen]
+        chosen[method] = Choice(curve, rank if len(by_rank) > 1 else None, used)
+        if len(curve.rates) > 1 and {curve.best, curve.chosen} & {curve.rates[0], curve.rates[-1]}:
+            warn(
+                f"{method}: the best learning rate {curve.best:g} or the chosen one {curve.chosen:g} is at the edge of "
+                "the grid; a wider grid may be better"
+            )
+    _check_spacing(chosen)
     return chosen
 
 
+def _counted(records: Sequence[Record], scale: str, place: str) -> list[Record]:
+    """The finished tuning runs of a family or task that are part of a grid, not somebody's experiment."""
+    found, settings = [], defaultdict(set)
+    for record in records:
+        spec = record.spec
+        if (spec.stage, record.scale, spec.protocol) != ("tune", scale, PROTOCOL):
+            continue
+        changed = {item.split("=")[0] for item in record.origins.command_line} - PLANNED
+        if place in (spec.task.family, record.task) and record.status in ("ok", "failed") and not changed:
+            found.append(record)
+            settings[record.task].add(_common_settings(spec))
+    if any(len(different) > 1 for different in settings.values()):
+        raise UserError(
+            f"The stage=tune records of '{place}' at scale '{scale}' differ in more than method, seed, "
+            "learning rate and rank (model, data, or length of training): "
+            "move those that no longer count out of records/."
+        )
+    if not found:
+        raise UserError(
+            f"No stage=tune records of '{place}' at scale '{scale}': run the grid first (docs/protocol.md)."
+        )
+    return found
+
+
+def _curve(method: str, records: Sequence[Record]) -> Curve:
+    """The curve of one method at one rank. Raises UserError where its rates share no task and seed."""
+    values: dict[float, dict[tuple[str, int], float | None]] = defaultdict(dict)
+    for record in records:
+        values[record.spec.train.lr][record.task, record.spec.seed] = badness(record)
+    try:
+        return Curve.of(values)
+    except ValueError as error:
+        raise UserError(f"{method}: {error}") from error
+
+
+def _check_spacing(chosen: dict[str, Choice]) -> None:
+    """Raises UserError where one method's grid is finer than another's at its best rate: it would be tuned better."""
+    if len({choice.curve.rates for choice in chosen.values()}) <= 1:
+        return
+    spacings = {method: choice.curve.spacing for method, choice in chosen.items()}
+    known = [spacing for spacing in spacings.values() if spacing is not None]
+    if len(known) < len(spacings) or max(known) > SAME * min(known):
+        shown = "; ".join(f"{method}: {spacing or 'one rate'}" for method, spacing in sorted(spacings.items()))
+        raise UserError(f"The methods' grids are not equally fine at their best learning rates: (factor) {shown}.")
+
+
 def _common_settings(spec: RunSpec) -> str:
-    """Fingerprint of everything that all tuning runs must share."""
+    """Fingerprint of everything that all tuning runs of a task must share."""
     common = {key: value for key, value in spec.what().items() if key not in ("method", "seed", "adapter")}
     return fingerprint(common | {"train": common["train"] | {"lr": None}})
 
@@ -141,10 +174,9 @@ def choose(arguments: TuneArguments) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for method, choice in sorted(chosen.items()):
         (folder / f"{method}.yaml").write_text(choice.to_yaml())
-        primary, loss = merit(choice.records)
         rank = "" if choice.rank is None else f" adapter.rank={choice.rank}"
-        name = choice.records[0].spec.task.primary
-        print(f"{method}: train.lr={choice.lr:g}{rank} ({name} {primary:.3f}, loss {-loss:.3f})")
+        means = ", ".join(f"{rate:g} {choice.curve.mean(rate):.3f}" for rate in choice.curve.rates)
+        print(f"{method}: train.lr={choice.lr:g}{rank} (lowest mean at {choice.curve.best:g}; {means})")
     return 0
 
 

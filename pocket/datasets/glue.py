@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from pocket.datasets import glue_inference, glue_pairs, glue_single
-from pocket.datasets.splits import bucket, checksum
+from pocket.datasets.splits import bucket, checksum, stream
 
 VERSION = 1
-SIZES = {"train": 1280, "validation": 500, "test": 500}
+SIZES = {"train": 1280, "validation": 500, "test": 2000}
 # Of 20 hash buckets, which belong to which split.
 _BUCKETS = {"validation": range(0, 3), "test": range(3, 6), "train": range(6, 20)}
 
@@ -34,11 +34,10 @@ def _key(row: Row) -> str:
 
 
 @lru_cache
-def _rows(split: str, subset: str) -> tuple[Row, ...]:
+def _rows(split: str, subset: str, draw: int) -> tuple[Row, ...]:
     if split not in SIZES:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SIZES)}")
-    # a string seed does not depend on hash randomisation
-    rng = random.Random(f"pocket glue {VERSION} {subset} {split}")
+    rng = random.Random(stream(f"pocket glue {VERSION} {subset} {split}", draw))
     rows: list[Row] = []
     seen: set[str] = set()
     while len(rows) < SIZES[split]:
@@ -52,16 +51,16 @@ def _rows(split: str, subset: str) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def generate(split: str, subset: str, n: int | None = None) -> list[Row]:
-    """The first n rows (default: all) of "train", "validation" or "test" of one set.
+def generate(split: str, subset: str, n: int | None = None, draw: int = 0) -> list[Row]:
+    """The first n rows (default: all) of "train", "validation" or "test" of one set, of any draw.
 
     Raises ValueError for an unknown split.
     """
-    return [dict(row) for row in _rows(split, subset)[:n]]
+    return [dict(row) for row in _rows(split, subset, draw)[:n]]
 
 
 def fingerprint(subset: str) -> str:
-    """The sha256 of all rows of all splits of one set."""
+    """The sha256 of all rows of all splits of one set, in their first draw."""
     return checksum(generate(split, subset) for split in SIZES)
 
 

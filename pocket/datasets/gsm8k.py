@@ -13,7 +13,7 @@ from pocket.datasets.splits import checksum
 from pocket.world.words import word_list
 
 VERSION = 3
-SIZES = {"train": 1200, "validation": 200, "test": 400}
+SIZES = {"train": 1200, "validation": 500, "test": 1000}
 
 
 _NAMES = word_list(
@@ -168,18 +168,20 @@ def problem_key(template: Template, numbers: dict[str, int]) -> str:
 
 
 @lru_cache
-def _problems(split: str) -> list[tuple[str, dict[str, str]]]:
+def _problems(split: str, draw: int = 0) -> list[tuple[str, dict[str, str]]]:
     if split not in SIZES:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SIZES)}")
-    return problems(f"pocket gsm8k {VERSION}", split, TEMPLATES, _draw, SIZES[split])
+    return problems(f"pocket gsm8k {VERSION}", split, TEMPLATES, _draw, SIZES[split], draw)
 
 
-def generate(split: str, n: int | None = None) -> list[dict[str, str]]:
+def generate(split: str, n: int | None = None, draw: int = 0) -> list[dict[str, str]]:
     """Return the first n rows (default: all) of "train", "validation" or "test" as {"question", "answer"}.
+
+    Another draw has other rows of the split.
 
     Raises ValueError for an unknown split or for more rows than the split has.
     """
-    found = _problems(split)
+    found = _problems(split, draw)
     if n is not None and not 0 <= n <= len(found):
         raise ValueError(f"split {split!r} has {len(found)} rows, {n} were asked for")
     return [dict(row) for _, row in found[:n]]
@@ -191,5 +193,5 @@ def keys(split: str) -> list[str]:
 
 
 def fingerprint() -> str:
-    """Return the sha256 of all rows of all splits."""
+    """Return the sha256 of all rows of all splits, in their first draw."""
     return checksum(generate(split) for split in SIZES)

@@ -15,7 +15,7 @@ from pocket.datasets.problems import LARGEST, calculate, problems
 from pocket.datasets.splits import checksum
 
 VERSION = 1
-SIZES = {"train": 1200, "validation": 200, "test": 300}
+SIZES = {"train": 1200, "validation": 500, "test": 1000}
 
 
 @dataclass(frozen=True)
@@ -144,18 +144,20 @@ def _row(template: Template, numbers: dict[str, int]) -> dict[str, str]:
 
 
 @lru_cache
-def _problems(split: str) -> list[tuple[str, dict[str, str]]]:
+def _problems(split: str, draw: int = 0) -> list[tuple[str, dict[str, str]]]:
     if split not in SIZES:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SIZES)}")
-    return problems(f"pocket math {VERSION}", split, TEMPLATES, _draw, SIZES[split])
+    return problems(f"pocket math {VERSION}", split, TEMPLATES, _draw, SIZES[split], draw)
 
 
-def generate(split: str) -> list[dict[str, str]]:
+def generate(split: str, draw: int = 0) -> list[dict[str, str]]:
     """The rows of "train", "validation" or "test" as {"problem", "level", "type", "solution"}.
+
+    Another draw has other rows of the split.
 
     Raises ValueError for an unknown split.
     """
-    return [dict(row) for _, row in _problems(split)]
+    return [dict(row) for _, row in _problems(split, draw)]
 
 
 def keys(split: str) -> list[str]:
@@ -164,5 +166,5 @@ def keys(split: str) -> list[str]:
 
 
 def fingerprint() -> str:
-    """The sha256 of all rows of all splits."""
+    """The sha256 of all rows of all splits, in their first draw."""
     return checksum(generate(split) for split in SIZES)

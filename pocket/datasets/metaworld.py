@@ -20,11 +20,12 @@ import numpy as np
 from eva_bench.system.files import write_atomically
 from eva_bench.system.paths import WORK
 from eva_bench.system.progress import warn
+from pocket.datasets.splits import stream
 from tasks.control.environment import Environment, versions
 from tasks.control.experts import demonstrate, policy
 
 VERSION = 2
-SIZES = {"train": 40, "validation": 20, "test": 30}  # episodes
+SIZES = {"train": 40, "validation": 50, "test": 30}  # episodes
 NOISE = 0.4  # the largest standard deviation; that of an episode is uniform between 0 and this one
 FOLDER = WORK / "runs" / "cache" / "demonstrations"
 _ARRAYS = ("seed", "observations", "actions", "rewards", "success", "success_any")
@@ -36,9 +37,12 @@ def fingerprint(task: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def generate(split: str, task: str) -> list[dict[str, Any]]:
-    """Rows of one task; test and validation rows carry the smallest and largest return of the training rows."""
-    rows = episodes(task, split, SIZES[split], NOISE if split == "train" else 0.0)
+def generate(split: str, task: str, draw: int = 0) -> list[dict[str, Any]]:
+    """Rows of one task; test and validation rows carry the smallest and largest return of the training rows.
+
+    Another draw has other episodes of the split.
+    """
+    rows = episodes(task, split, SIZES[split], NOISE if split == "train" else 0.0, draw)
     if split != "train":
         returns = [float(row["rewards"].sum()) for row in generate("train", task)]
         rows = [row | {"returns": (min(returns), max(returns))} for row in rows]
@@ -46,7 +50,7 @@ def generate(split: str, task: str) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=16)
-def episodes(task: str, split: str, count: int, noise: float) -> list[dict[str, Any]]:
+def episodes(task: str, split: str, count: int, noise: float, draw: int = 0) -> list[dict[str, Any]]:
     """Episodes of a task's expert, from the disk if they have been played before.
 
     Args:
@@ -54,23 +58,24 @@ def episodes(task: str, split: str, count: int, noise: float) -> list[dict[str, 
         split: which of its random streams.
         count: number of episodes.
         noise: largest standard deviation of the noise on actions.
+        draw: number of the draw.
 
     Raises:
         UserError: there is no such task, or no simulator.
     """
-    file = FOLDER / f"{task}-{split}-{count}-{fingerprint(task)[:12]}.npz"
+    file = FOLDER / f"{task}-{split}{draw or ''}-{count}-{fingerprint(task)[:12]}.npz"
     known = _read(file)
     if known is None:
-        known = _play(task, split, count, noise)
+        known = _play(task, stream(f"{VERSION}/{task}/{split}", draw), count, noise)
         _write(file, known)
     return [{"task": task} | {name: known[name][i] for name in _ARRAYS} for i in range(count)]
 
 
-def _play(task: str, split: str, count: int, noise: float) -> dict[str, np.ndarray]:
+def _play(task: str, source: str, count: int, noise: float) -> dict[str, np.ndarray]:
     environment, act = Environment(task), policy(task)
     played = []
     for index in range(count):
-        digest = hashlib.sha256(f"{VERSION}/{task}/{split}/{index}".encode()).digest()
+        digest = hashlib.sha256(f"{source}/{index}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big") >> 1
         level = noise * np.random.default_rng([seed, 1]).random()
         played.append(demonstrate(environment, act, seed, level))

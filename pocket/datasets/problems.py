@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from pocket.datasets.splits import bucket
+from pocket.datasets.splits import bucket, stream
 
 T = TypeVar("T")
 
@@ -38,7 +38,12 @@ def calculate(numbers: dict[str, int], steps: Sequence[tuple[str, str]], smalles
 
 
 def problems(
-    source: str, split: str, templates: Sequence[T], draw: Callable[[random.Random, T], tuple[str, Any] | None], n: int
+    source: str,
+    split: str,
+    templates: Sequence[T],
+    make: Callable[[random.Random, T], tuple[str, Any] | None],
+    n: int,
+    draw: int = 0,
 ) -> list[tuple[str, Any]]:
     """The first n (key, row) of a split, each key once, from a separate random stream for every split.
 
@@ -46,22 +51,23 @@ def problems(
         source: name and version of the generator.
         split: "train", "validation" or "test".
         templates: kinds of problems, drawn evenly.
-        draw: one problem of a template as (key, row), or None for numbers that give none. A hash of the key
+        make: one problem of a template as (key, row), or None for numbers that give none. A hash of the key
             decides the split.
         n: number of problems.
+        draw: other draws of a split are other problems of it.
 
     Raises:
         RuntimeError: a template has too few problems.
     """
-    return list(islice(_stream(source, split, templates, draw), n))
+    return list(islice(_stream(source, split, templates, make, draw), n))
 
 
-def _stream(source: str, split: str, templates: Sequence[T], draw: Callable) -> Iterator[tuple[str, Any]]:
-    rng = random.Random(f"{source} {split}")  # a string seed does not depend on hash randomisation
+def _stream(source: str, split: str, templates: Sequence[T], make: Callable, draw: int) -> Iterator[tuple[str, Any]]:
+    rng = random.Random(stream(f"{source} {split}", draw))
     seen: set[str] = set()
     while True:
         template = rng.choice(templates)
-        drawn = (draw(rng, template) for _ in range(TRIES))
+        drawn = (make(rng, template) for _ in range(TRIES))
         new = (found for found in drawn if found and found[0] not in seen and bucket(found[0]) in _BUCKETS[split])
         found = next(new, None)
         if found is None:

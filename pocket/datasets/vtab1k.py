@@ -19,24 +19,27 @@ from pocket.datasets.vtab_scenes import SCENES
 from pocket.world.image_scenes import PIXELS, hue, render
 from tasks.vtab_archive import LISTS
 
-VERSION = 1
+VERSION = 2
 TASKS = (*SCENES, "svhn")
-SIZES = {"train": 800, "validation": 200, "test": 400}
+SIZES = {"train": 800, "validation": 500, "test": 2000}
+ADDED = 200  # validation images that the final training has beside its own
 PROBE = 16  # images of every split that the fingerprint sees
 
 
-def generate(split: str, subset: str, n: int | None = None) -> list[dict]:
-    """Rows of a split ("train", "validation", "train_validation", "test") of a task: the first n, or all.
+def generate(split: str, subset: str, n: int | None = None, draw: int = 0) -> list[dict]:
+    """Rows of a split ("train", "validation", "train_validation", "test") of a task: n, or all, of any draw.
 
     Returns:
         {"image": uint8 array (pixels, pixels, 3), "label": int} each.
     """
     if split == "train_validation":
-        return [*generate("train", subset, n), *generate("validation", subset, n)]
-    rng = np.random.default_rng((VERSION, zlib.crc32(subset.encode()), list(SIZES).index(split)))
+        return [*generate("train", subset, n), *generate("validation", subset, n or ADDED)]
+    rng = np.random.default_rng((VERSION, zlib.crc32(subset.encode()), list(SIZES).index(split), draw))
     n = SIZES[split] if n is None else n
     if subset == "svhn":
-        return [_digit(scan, label, rng) for scan, label in _scans(split)[:n]]
+        scans = _scans(split)
+        chosen = rng.permutation(np.arange(n) % len(scans))  # there are fewer scans than rows; no two look alike
+        return [_digit(*scans[i], rng) for i in chosen]
     classes, draw = SCENES[subset]
     labels = rng.integers(classes, size=n).tolist()
     return [{"image": render(draw(label, rng), rng), "label": label} for label in labels]
@@ -58,8 +61,8 @@ def _scans(split: str) -> list[tuple[np.ndarray, int]]:
 
     digits = load_digits()
     order = np.random.default_rng(VERSION).permutation(len(digits.target))
-    first = sum(size for name, size in SIZES.items() if list(SIZES).index(name) < list(SIZES).index(split))
-    return [(digits.images[i], int(digits.target[i])) for i in order[first : first + SIZES[split]]]
+    first, last = {"train": (0, 800), "validation": (800, 1000), "test": (1000, None)}[split]
+    return [(digits.images[i], int(digits.target[i])) for i in order[first:last]]
 
 
 def _digit(scan: np.ndarray, label: int, rng: np.random.Generator) -> dict:
@@ -83,10 +86,10 @@ def write(folder: Path, subset: str, sizes: dict[str, int] | None = None) -> Non
     Args:
         folder: where the task's folder is made.
         subset: name of the task.
-        sizes: images per split, at most SIZES; the official number of training images by default.
+        sizes: images per split; the official number of training images by default.
     """
     base, lines = folder / subset, {}
-    for split, n in (sizes or SIZES).items():
+    for split, n in (sizes or SIZES | {"validation": ADDED}).items():
         (base / "images" / split).mkdir(parents=True, exist_ok=True)
         lines[split] = []
         for i, row in enumerate(generate(split, subset, n)):

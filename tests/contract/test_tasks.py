@@ -12,7 +12,7 @@ from eva_bench.assets.catalogue import entry
 from eva_bench.settings.build import build
 from eva_bench.settings.compose import compose_spec
 from eva_bench.settings.schema import TaskChoice
-from eva_bench.task import Task
+from eva_bench.task import Task, split_rows
 from tests.conftest import CONF
 
 NAMES = sorted(str(path.relative_to(CONF / "task").with_suffix("")) for path in (CONF / "task").rglob("*.yaml"))
@@ -52,6 +52,21 @@ def test_rows_of_the_stand_in_are_in_one_split_only_and_the_same_every_time(name
     assert all(splits.values()) and splits["test"] == [_content(row) for row in module.generate("test", *subset)]
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert not set(splits[one]) & set(splits[other]), f"{one} and {other} share rows"
+    anew = [_content(row) for row in module.generate("test", *subset, draw=7)]
+    assert len(anew) == len(splits["test"]) and anew != splits["test"]
+    assert anew == [_content(row) for row in module.generate("test", *subset, draw=7)]
+    assert not set(anew) & {*splits["train"], *splits["validation"]}
+
+
+@pytest.mark.parametrize("stage", ["final", "tune"])
+def test_every_seed_is_evaluated_on_rows_of_its_own_and_every_method_on_the_same(stage):
+    def rows(method, seed):
+        line = ["task=glue/cola", f"method={method}", f"seed={seed}", f"stage={stage}"]
+        train, held_out = split_rows(compose_spec(line))
+        return [_content(row) for row in train.rows], [_content(row) for row in held_out.rows]
+
+    (train, first), (_, same), (again, second) = rows("lora", 0), rows("full", 0), rows("lora", 1)
+    assert first == same != second and train == again
 
 
 def _content(row: dict) -> str:

@@ -209,6 +209,9 @@ def test_scores_are_means_over_sets_not_over_rows(task):
     assert scores["siqa/chance"] == pytest.approx((1 / 3 + 1 / 3 + 1 / 4) / 3) and scores["piqa/chance"] == 0.5
     assert scores["mean_chance"] == pytest.approx((0.5 + scores["siqa/chance"]) / 2)
     assert (scores["truncated"], scores["reference_loss"]) == (0.25, 2.0)
+    assert scores["siqa/majority"] == pytest.approx(2 / 3) and scores["majority"] == pytest.approx(5 / 6)
+    assert scores["collapsed"] == 0
+    assert task.score([sample("siqa", i % 3, 1, 3) for i in range(6)])["collapsed"] == 1
     assert task.score(samples[::-1]) == pytest.approx(scores)
 
 

@@ -56,6 +56,10 @@ def test_constant_answers_are_0_for_matthews_and_counted_as_collapsed(constant):
     scores = glue_scores(answered(LABELS, [constant] * 8), ("matthews", "accuracy", "f1"), regression=False)
     assert scores["matthews"] == 0 and scores["collapsed"] == 1
     assert scores["accuracy"] == pytest.approx(5 / 8 if constant else 3 / 8)
+    assert scores["majority"] == 0  # of Matthews
+    shares = torch.tensor([3 / 8, 5 / 8])
+    assert scores["constant_loss"] == pytest.approx(float(torch.distributions.Categorical(shares).entropy()))
+    assert glue_scores(answered(LABELS, LABELS), ("accuracy",), regression=False)["majority"] == 5 / 8
     assert scores["f1"] == pytest.approx(10 / 13 if constant else 0)
 
 

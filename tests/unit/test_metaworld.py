@@ -203,6 +203,8 @@ def test_demonstrations_are_kept_on_disk_and_a_damaged_file_is_played_again(monk
     returns = [row["rewards"].sum() for row in rows]
     assert test[0]["returns"] == (min(returns), max(returns))
     assert {int(row["seed"]) for row in rows}.isdisjoint(int(row["seed"]) for row in test)
+    anew = generator.generate("test", "reach", draw=1)
+    assert anew[0]["seed"] != test[0]["seed"] and anew[0]["returns"] == test[0]["returns"]
     generator.episodes.cache_clear()
     for file in tmp_path.glob("*-train-*"):
         file.write_bytes(b"damaged")

@@ -69,7 +69,7 @@ def test_mismatched_rows_are_half_of_the_evaluation_and_about_other_things():
     from pocket.datasets.glue_inference import OTHER_THINGS
 
     rows = generate("test", "mnli")
-    assert Counter(row["part"] for row in rows) == {"matched": 250, "mismatched": 250}
+    assert Counter(row["part"] for row in rows) == {"matched": 1000, "mismatched": 1000}
     train = " ".join(" ".join(pair) for pair in texts("train", "mnli"))
     for row in rows:
         assert any(f" {thing} " in f" {row['premise'].rstrip('.')} " for thing in OTHER_THINGS) == (

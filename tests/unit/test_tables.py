@@ -1,6 +1,6 @@
 """Tables from made-up records: numbers checked by hand, nothing mixed that does not belong together."""
 
-from __future__ import annotations
+from __future__ import math
 
 import csv
 import re
@@ -261,3 +261,20 @@ def test_collapsed_is_not_better_than_before_unless_before_was_perfect():
 
     assert [collapsed(0.2, 0.1), collapsed(0.2, 0.2), collapsed(0.2, 0.3)] == [True, True, False]
     assert [collapsed(1.0, 1.0), collapsed(1.0, 0.9)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("score", "last_loss", "more", "expected"),
+    [
+        (0.6, 0.3, {}, False),
+        (0.5, 0.3, {}, True),  # the majority class
+        (0.6, 0.68, {}, True),  # the loss of guessing its share: ln 2
+        (0.6, 0.3, {"collapsed": 3}, True),  # one answer on three sets of the union
+        (0.6, 0.3, {"collapsed": 0}, False),
+    ],
+)
+def test_collapsed_is_no_better_than_the_best_constant_answer(score, last_loss, more, expected):
+    metrics = {"exact_match_strict": score, "majority": 0.5, "constant_loss": math.log(2)} | more
+    curve = [(step, 0.75 if step < 19 else last_loss, 1.0, 1e-3) for step in range(1, 21)]
+    run = Run.of(record("lora", 0, score, metrics=metrics, curve=curve, metrics_before={"exact_match_strict": 0.7}))
+    assert _collapsed(run) == expected

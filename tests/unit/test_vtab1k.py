@@ -49,7 +49,9 @@ def test_pocket_rows_are_reproducible_even_and_within_the_classes(name):
     labels = [row["label"] for row in rows]
     assert all(0 <= label < classes for label in labels) and len(set(labels)) >= min(classes, 20) * 0.5
     train = {row["image"].tobytes() for row in vtab1k.generate("train", name, 60)}
-    assert not train & {row["image"].tobytes() for row in rows}
+    anew = vtab1k.generate("test", name, 60, draw=3)
+    assert not {row["image"].tobytes() for row in anew} & {row["image"].tobytes() for row in rows}
+    assert not train & {row["image"].tobytes() for row in [*rows, *anew]}
     assert vtab1k.fingerprint(name) == vtab1k.fingerprint(name)
 
 
@@ -57,6 +59,15 @@ def test_training_on_everything_is_train_and_validation():
     rows = vtab1k.generate("train_validation", "kitti", 5)
     parts = [*vtab1k.generate("train", "kitti", 5), *vtab1k.generate("validation", "kitti", 5)]
     assert [row["label"] for row in rows] == [row["label"] for row in parts]
+    assert len(vtab1k.generate("train_validation", "kitti")) == 1000
+
+
+def test_scans_of_digits_are_in_one_split_only_and_none_is_drawn_much_more_often_than_others():
+    scans = {split: {scan.tobytes() for scan, _ in vtab1k._scans(split)} for split in vtab1k.SIZES}
+    assert not scans["train"] & scans["test"] and not scans["train"] & scans["validation"]
+    assert not scans["test"] & scans["validation"]
+    rows = vtab1k.generate("test", "svhn", 900, draw=1)
+    assert len({row["image"].tobytes() for row in rows}) == 900
 
 
 def test_labels_say_what_was_drawn():

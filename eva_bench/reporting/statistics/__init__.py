@@ -4,12 +4,14 @@ from eva_bench.reporting.statistics.bootstrap import bootstrap_interval
 from eva_bench.reporting.statistics.compare import MARGIN, Difference, Model
 from eva_bench.reporting.statistics.per_task import TaskDifference, differences_to
 from eva_bench.reporting.statistics.ranks import block_means, critical_difference, mean_ranks, wins
+from eva_bench.reporting.statistics.rates import Curve
 from eva_bench.reporting.statistics.scores import LOGIT, PLAIN, Score, balanced_means
 
 __all__ = [
     "LOGIT",
     "MARGIN",
     "PLAIN",
+    "Curve",
     "Difference",
     "Model",
     "Score",

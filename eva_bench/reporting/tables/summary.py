@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from statistics import mean
+
 from eva_bench.reporting import statistics
 from eva_bench.reporting.archive import Run
 from eva_bench.reporting.statistics import Difference, Model
@@ -11,6 +14,7 @@ from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import Row
 from eva_bench.reporting.tables.table import Cell, Line, Table, full_title, range_cell
 
+NO_BETTER = 0.95  # of a constant answer's loss: a training that ends above it has learnt nothing
 MODEL_NOTE = (
     "Differences and intervals: one mixed model on the logit scale, score = task + method + method x task (random) + "
     "training (random), variances per family, REML, Satterthwaite's degrees of freedom; shown in points at the level "
@@ -127,9 +131,17 @@ def collapses(selection: Selection, row: Row) -> int:
 
 
 def _collapsed(run: Run) -> bool:
-    """The task's own verdict if any, otherwise: not better than the untouched model, unless that was perfect."""
-    if "collapsed" in run.metrics:
-        return bool(run.metrics["collapsed"])
+    """Whether nothing was learnt.
+
+    Where there are labels: constant predictions, a score no better than the best constant answer's, or a final training
+    loss near that answer's. Elsewhere: not better than the untouched model, unless that was perfect.
+    """
+    if run.metrics.get("collapsed"):
+        return True
+    if (majority := run.metrics.get("majority")) is not None:
+        constant = run.metrics.get("constant_loss", math.inf)
+        last = [point[1] for point in run.curve if point[0] > 0.9 * run.curve[-1][0]]
+        return run.metrics[run.primary] <= majority or (bool(last) and mean(last) >= NO_BETTER * constant)
     before = run.metrics_before.get(run.primary)
     after = run.metrics.get(run.primary, before)
     return before is not None and (after < before or after == before < 1)
