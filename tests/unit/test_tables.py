@@ -1,8 +1,9 @@
 """Tables from made-up records: numbers checked by hand, nothing mixed that does not belong together."""
 
-from __future__ import math
+from __future__ import annotations
 
 import csv
+import math
 import re
 
 import pytest
