@@ -43,9 +43,11 @@ def test_rows_held_out_from_mnli_count_as_matched():
 
 
 def test_a_learning_rate_is_never_chosen_by_a_metric_that_is_no_number():
-    bad = record("lora", 1, run_id="lora-1", metrics={"accuracy": math.nan}, spec={"task": {"primary": "accuracy"}})
-    with pytest.raises(UserError, match="'lora-1' has no number for accuracy"):
-        tune.merit([bad])
+    bad = record(
+        "lora", 1, run_id="lora-1", metrics={"reference_loss": math.nan}, spec={"task": {"primary": "accuracy"}}
+    )
+    with pytest.raises(UserError, match="'lora-1' has no number for reference_loss"):
+        tune.badness(bad)
 
 
 def test_the_order_of_an_epoch_is_drawn_once():
