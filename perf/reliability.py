@@ -27,12 +27,12 @@ CORRELATIONS = ("matthews", "pearson", "spearman")
 NEAR = 0.02  # scores this close to the ceiling or the floor count as having reached it
 NOTE = f"""
 Scores are in points (100 times the metric). `reliability`: share of the variance of the methods' means that is not
-noise of seeds; from {ENOUGH} a task tells methods apart. `deviation`: over seeds, pooled over methods. `error of
-rows`: binomial standard error of a mean score on that many test rows, which all seeds share. `chance`: guessing among
-the labels that occur. `constant`: the best answer that is always the same (majority class; 0 for a correlation).
-`untrained`: before training. `expert`: the scripted policy in the same episodes. A task whose methods all lie within
-{100 * NEAR:g} points of its ceiling (the expert, or everything right) or of its floor (the best of chance, constant
-and untrained) is marked.
+noise of seeds; from {ENOUGH} a task tells methods apart. `deviation`: over seeds, pooled over methods.
+`error of rows`: binomial standard error of a method's mean over its seeds, each of which has its own test rows.
+`chance`: guessing among the labels that occur. `constant`: the best answer that is always the same (majority class; 0
+for a correlation). `untrained`: before training. `expert`: the scripted policy in the same episodes. A task whose
+methods all lie within {100 * NEAR:g} points of its ceiling (the expert, or everything right) or of its floor (the best
+of chance, constant and untrained) is marked.
 """
 
 
@@ -80,7 +80,9 @@ def row_of(selection: Selection, column: Column) -> dict[str, str | float | int 
         (0.0, 0.0) if correlation else _guesses(labels, run.metrics.get(metric.replace("accuracy", "chance")))
     )
     floor = max(filter(None, (chance, constant, before.mean if before else None)), default=0.0)
-    error = None if correlation else sqrt(mean(means) * (1 - mean(means)) / count)
+    error = (
+        None if correlation else sqrt(mean(means) * (1 - mean(means)) / count / mean(len(found) for found in scores))
+    )
     return {
         "task": f"commonsense/{metric.split('/')[0]}" if column.task == "commonsense" else column.task,
         "reliability": round(share, 2),

@@ -6,6 +6,7 @@ seeds that all its rates have; the file names the records that the choice came f
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from eva_bench.system.errors import UserError
 from eva_bench.system.progress import warn
 
 PLANNED = {"task", "method", "seed", "scale", "stage", "train.lr", "adapter.rank"} | where_settings()
+SMALLEST = 1e-9  # a loss below it is none
 SAME = 1.1  # spacings that differ by less than this factor are the same
 
 
@@ -51,7 +53,10 @@ class Choice:
 
 
 def badness(record: Record) -> float | None:
-    """What a run is judged by: its validation loss; for control, whose loss is not closed-loop, minus its success.
+    """What a run is judged by: the logarithm of its validation loss, or minus its success where it is control.
+
+    The logarithm makes tasks count alike whose losses have other sizes or units. The loss on an expert's actions does
+    not say what happens when the model acts.
 
     Returns:
         The lower the better; None of a failed run, whose learning rate is worse than any other.
@@ -64,9 +69,9 @@ def badness(record: Record) -> float | None:
     task, control = record.spec.task, record.spec.model.kind == "decision"
     name = task.primary if control else "reference_loss"
     value = record.metrics.get(name)
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         raise UserError(f"The record '{record.run_id}' has no number for {name}: nothing can be chosen by it.")
-    return -value if control else value
+    return -value if control else math.log(max(value, SMALLEST))
 
 
 def select(records: Sequence[Record], scale: str, place: str) -> dict[str, Choice]:
@@ -176,7 +181,8 @@ def choose(arguments: TuneArguments) -> int:
         (folder / f"{method}.yaml").write_text(choice.to_yaml())
         rank = "" if choice.rank is None else f" adapter.rank={choice.rank}"
         means = ", ".join(f"{rate:g} {choice.curve.mean(rate):.3f}" for rate in choice.curve.rates)
-        print(f"{method}: train.lr={choice.lr:g}{rank} (lowest mean at {choice.curve.best:g}; {means})")
+        best = f"lowest mean log loss, or minus success, at {choice.curve.best:g}"
+        print(f"{method}: train.lr={choice.lr:g}{rank} ({best}: {means})")
     return 0
 
 

@@ -36,12 +36,18 @@ def tuned(
 
 
 def test_the_lowest_mean_loss_over_tasks_and_seeds_wins_whatever_the_accuracy():
-    records = [tuned("lora", 1e-3, 0.9, seed=1), tuned("lora", 1e-3, 0.1, seed=2, accuracy=0.9)]
+    records = [tuned("lora", 1e-3, 0.9, seed=1), tuned("lora", 1e-3, 0.2, seed=2, accuracy=0.9)]
     records += [tuned("lora", 2e-3, 0.4, seed=1), tuned("lora", 2e-3, 0.4, seed=2)]
     records += [tuned("svfit", 1e-3, 0.3, task=t, seed=1) for t in ("gsm8k", "math")]
-    records += [tuned("svfit", 2e-3, loss, task=t, seed=1) for t, loss in (("gsm8k", 0.1), ("math", 0.6))]
+    records += [tuned("svfit", 2e-3, loss, task=t, seed=1) for t, loss in (("gsm8k", 0.2), ("math", 0.6))]
     chosen = tune.select(records, "pocket", "math")
     assert chosen["lora"].curve.best == 2e-3 and chosen["svfit"].lr == 1e-3
+
+
+def test_a_task_with_larger_losses_does_not_decide_alone():
+    losses = {1e-3: {"gsm8k": 0.1, "math": 10.0}, 2e-3: {"gsm8k": 0.2, "math": 9.0}}
+    records = [tuned("lora", lr, loss, task=task) for lr, found in losses.items() for task, loss in found.items()]
+    assert tune.select(records, "pocket", "math")["lora"].curve.best == 1e-3
 
 
 def test_control_is_chosen_by_success():
