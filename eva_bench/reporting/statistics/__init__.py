@@ -1,5 +1,6 @@
 """Statistics of benchmark scores. The unit of replication is the training. Never imports torch."""
 
+from eva_bench.reporting.statistics.agreement import Agreement, rank_agreement
 from eva_bench.reporting.statistics.bootstrap import bootstrap_interval
 from eva_bench.reporting.statistics.compare import MARGIN, Difference, Model
 from eva_bench.reporting.statistics.per_task import TaskDifference, differences_to
@@ -11,6 +12,7 @@ __all__ = [
     "LOGIT",
     "MARGIN",
     "PLAIN",
+    "Agreement",
     "Curve",
     "Difference",
     "Model",
@@ -22,5 +24,6 @@ __all__ = [
     "critical_difference",
     "differences_to",
     "mean_ranks",
+    "rank_agreement",
     "wins",
 ]

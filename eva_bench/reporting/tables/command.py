@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from eva_bench.reporting.archive import Archive, Run
+from eva_bench.reporting.tables.agreement import build_agreement
 from eva_bench.reporting.tables.build import assemble
 from eva_bench.reporting.tables.differences import build_differences
 from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
@@ -40,12 +41,14 @@ def all_tables(archive: Archive, specs: Sequence[TableSpec] | None = None) -> tu
     """All tables and their statistics, and the own runs that are shown apart. Raises UserError."""
     found = []
     used: set[str] = set()
-    for selection, model in selections(archive, read_tables() if specs is None else specs):
+    specs = read_tables() if specs is None else specs
+    for selection, model in selections(archive, specs):
         found.append(assemble(selection, model))
         used |= {run.run_id for run in selection.used}
         if selection.table.statistics:
             more = [build(selection, model) for build in (build_differences, build_summary, build_pairs)]
             found += [table for table in more if table.lines]
+    found += [table for spec in specs if (table := build_agreement(spec, archive))]
     own = own_runs(archive.runs, used)
     return found + build_own(own), own
 

@@ -112,6 +112,7 @@ class TableSpec(Strict):
     statistics: bool = False  # further tables: differences to the baseline, statistics, every pair of methods
     only_means: bool = False  # the averages alone are shown
     across_models: bool = False  # columns of several model kinds: one table per scale
+    agreement: tuple[str, str] | None = None  # two scales: do they rank the methods alike?
 
     @property
     def rows(self) -> list[Row]:
