@@ -201,7 +201,13 @@ class Calibration:
         return loss_sum / max(count, 1)
 
 
-def loss_sum(task: Task, bundle: ModelBundle, examples: Iterable[Example], batch_size: int) -> tuple[float, int]:
+def loss_sum(
+    task: Task,
+    bundle: ModelBundle,
+    examples: Iterable[Example],
+    batch_size: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[float, int]:
     """Loss summed over the predictions of examples, without gradients, and the number of predictions."""
     examples = sorted(examples, key=task.length)  # little padding
     total, count = 0.0, 0
@@ -210,6 +216,7 @@ def loss_sum(task: Task, bundle: ModelBundle, examples: Iterable[Example], batch
             batch = task.collate(examples[start : start + batch_size], bundle)
             part, n = task.loss(bundle.module, batch)
             total, count = total + float(part), count + n
+            progress(min(start + batch_size, len(examples)), len(examples))
     return total, count
 
 

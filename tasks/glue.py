@@ -138,7 +138,9 @@ class GLUE(Task):
         return answer_rows(examples, samples_file, evaluation.chunk, answer, progress)
 
     @torch.no_grad()
-    def _answer(self, bundle: ModelBundle, batch_size: int, examples: Sequence[Example], first: int) -> list[dict]:
+    def _answer(
+        self, bundle: ModelBundle, batch_size: int, examples: Sequence[Example], first: int, answered: Callable
+    ) -> list[dict]:
         """One sample per example: row, part (of MNLI), label, prediction, outputs, whether it was truncated."""
         samples: dict[int, dict] = {}
         by_length = sorted(range(len(examples)), key=lambda i: self.length(examples[i]))  # little padding
@@ -153,6 +155,7 @@ class GLUE(Task):
                 predicted = values[0] if self.classes == 1 else values.index(max(values))
                 known = {name: examples[i][name] for name in ("part", "label", "truncated")}
                 samples[i] = {"row": first + i} | known | {"prediction": predicted, "outputs": values}
+            answered(len(samples))
         return [samples[i] for i in range(len(examples))]
 
     def score(self, samples: Sequence[dict]) -> dict[str, float]:

@@ -48,9 +48,10 @@ def generate(
     lm, config = None, read_task(name)
     config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": evaluation.max_new_tokens}
 
-    def answer(chunk: Sequence[dict], first: int) -> list[dict]:
+    def answer(chunk: Sequence[dict], first: int, answered: Callable) -> list[dict]:
         nonlocal lm
         lm = lm or _language_model(bundle, evaluation.batch_size)
+        lm.show = lambda share: answered(int(share * len(chunk)))
         logged = _run_chunk(lm, {name: (config, chunk)})[name]
         samples = [_sample(doc, first + i) for i, doc in enumerate(chunk)]
         for entry in logged:  # one per document and filter
@@ -82,9 +83,10 @@ def choose(
     """
     lm = None
 
-    def answer(chunk: Sequence[dict], first: int) -> list[dict]:
+    def answer(chunk: Sequence[dict], first: int, answered: Callable) -> list[dict]:
         nonlocal lm
         lm = lm or _language_model(bundle, evaluation.batch_size)
+        lm.show = lambda share: answered(int(share * len(chunk)))
         samples = [_sample(doc, first + i) for i, doc in enumerate(chunk)]
         groups: dict[str, list[dict]] = {}
         for sample in samples:
@@ -118,13 +120,30 @@ def _language_model(bundle: ModelBundle, batch_size: int):
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 - it takes seconds and a refused run does without
 
     class Quiet(HFLM):
-        """The harness's model without its own progress bars: ours would be torn apart by them."""
+        """The harness's model without its own progress bars, which would tear ours apart; `show` gets what is done."""
 
         def generate_until(self, requests, disable_tqdm=True):
+            self.done, self.expected = 0, len(requests)
             return super().generate_until(requests, disable_tqdm=True)
 
         def loglikelihood(self, requests, disable_tqdm=True):
             return super().loglikelihood(requests, disable_tqdm=True)
+
+        def _loglikelihood_tokens(self, requests, disable_tqdm=True, override_bs=None):
+            inputs = {(*context, *label[:-1]) for _, context, label in requests}  # equal ones are computed once
+            self.done, self.expected = 0, len(inputs)
+            return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+
+        def _model_generate(self, context, *args, **kwargs):
+            return self._counted(super()._model_generate(context, *args, **kwargs), len(context))
+
+        def _model_call(self, inps, *args, **kwargs):
+            return self._counted(super()._model_call(inps, *args, **kwargs), len(inps))
+
+        def _counted(self, result, rows):
+            self.done = min(self.done + rows, self.expected)
+            self.show(self.done / self.expected)
+            return result
 
     for library in ("lm-eval", "lm_eval", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -112,10 +112,15 @@ class MetaWorld(Task):
     ) -> list[dict]:
         """One episode a row; see `Task.evaluate`."""
 
-        def answer(chunk: Sequence[dict], first: int) -> list[dict]:
+        def answer(chunk: Sequence[dict], first: int, answered: Callable) -> list[dict]:
             player = Player(bundle, np.array([self.target(row["returns"]) for row in chunk]))
             seeds = [int(row["seed"]) for row in chunk]
-            played = play(environments, seeds, player.act, player.observe)
+
+            def observe(rewards: np.ndarray) -> None:
+                player.observe(rewards)
+                answered(len(chunk) * player.step // STEPS)  # episodes run side by side
+
+            played = play(environments, seeds, player.act, observe)
             return [
                 {
                     "row": first + i,

@@ -78,7 +78,7 @@ class VTAB1K(Task):
         self._check_labels(rows, dataset)
         size, device = bundle.processor.image_size, next(bundle.module.parameters()).device
 
-        def answer(chunk: Sequence[dict], first: int) -> list[dict]:
+        def answer(chunk: Sequence[dict], first: int, answered: Callable) -> list[dict]:
             samples: list[dict] = []
             paths, workers = [row["image"] for row in chunk], data.workers
             for pixels in images.batches(paths, size, self.format["interpolation"], evaluation.batch_size, workers):
@@ -91,6 +91,7 @@ class VTAB1K(Task):
                     {"row": first + len(samples) + i, "label": label, "prediction": prediction, "loss": loss}
                     for i, (label, prediction, loss) in enumerate(answers)
                 ]
+                answered(len(samples))
             return samples
 
         return answer_rows(rows, samples_file, evaluation.chunk, answer, progress)

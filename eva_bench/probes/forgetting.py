@@ -22,6 +22,7 @@ from eva_bench.models.batches import IGNORED_LABEL
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.classifier import context_length, find_head
 from eva_bench.system.paths import ROOT
+from eva_bench.system.progress import Bar
 
 PREFIX = "forgetting/"
 LOSS = f"{PREFIX}loss"
@@ -136,10 +137,12 @@ class _Total:
 
 
 def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Indices in batches of similar length: little padding."""
+    """Indices in batches of similar length: little padding. Shows progress where it takes more than a moment."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), BATCH):
-        yield order[start : start + BATCH]
+    with Bar("forgetting", quiet_s=5.0) as bar:
+        for start in range(0, len(order), BATCH):
+            yield order[start : start + BATCH]
+            bar(min(start + BATCH, len(order)), len(order))
 
 
 def _padded(rows: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

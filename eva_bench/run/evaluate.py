@@ -56,9 +56,14 @@ def answers(
 
 
 def reference_loss(
-    task: Task, bundle: ModelBundle, rows: list[dict[str, Any]], dataset: str, spec: RunSpec
+    task: Task,
+    bundle: ModelBundle,
+    rows: list[dict[str, Any]],
+    dataset: str,
+    spec: RunSpec,
+    progress: Callable[[int, int], None],
 ) -> float | None:
-    """Loss per prediction of the reference answers; None where the task has none."""
+    """Loss per prediction of the reference answers; None where the task has none. `progress` as in `answers`."""
     examples = task.reference_examples(rows, dataset, bundle, spec.data)
     if not examples:
         return None
@@ -66,7 +71,7 @@ def reference_loss(
 
     def measure(batch_size: int) -> tuple[float, int]:
         with _precision(bundle, spec):
-            return loss_sum(task, bundle, examples[share], batch_size)
+            return loss_sum(task, bundle, examples[share], batch_size, progress)
 
     parts, _ = memory.in_halves(measure, spec.eval.batch_size, "eval.batch_size")
     found = together.gathered([parts], len(examples))

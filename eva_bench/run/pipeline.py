@@ -146,7 +146,9 @@ def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, tit
         show = _while_ours(run, bar)
         answers = evaluate.answers(run.task, bundle, rows.rows, rows.dataset, spec, samples_file, show)
     metrics = run.task.score(answers) | {"samples": len(answers)}
-    loss = evaluate.reference_loss(run.task, bundle, rows.rows, rows.dataset, spec)
+    with Bar(f"loss {title}", quiet_s=5.0) as bar:
+        show = _while_ours(run, bar)
+        loss = evaluate.reference_loss(run.task, bundle, rows.rows, rows.dataset, spec, show)
     if loss is None:
         return metrics
     if not math.isfinite(loss):

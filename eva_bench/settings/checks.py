@@ -33,7 +33,9 @@ def check_choices(overrides: Sequence[str]) -> None:
         if name not in known and set(name.split(",")) <= set(known):
             raise UserError(f"'{item}' gives several values: add -m to run all of them.")
         if name not in known:
-            raise UserError(f"Unknown {group} '{name}'.{did_you_mean(name, known)} Known: {listing(known)}.")
+            families = {choice.partition("/")[0] for choice in known}  # `task=glue` stands for all of them
+            near = did_you_mean(name, dict.fromkeys([*known, *sorted(families)]))
+            raise UserError(f"Unknown {group} '{name}'.{near} Known: {listing(known)}.")
 
 
 def check_target(group: str, content: Any) -> None:

@@ -33,6 +33,9 @@ def explain_hydra_error(error: Exception, overrides: Sequence[str]) -> str:
     text = f"{error}\n{error.__cause__ or ''}"
     if match := re.search(r"You must specify '(\w+)'", text):
         group = match[1]
+        for key in (item.lstrip("+~").split("=")[0] for item in overrides):
+            if "." not in key and "/" not in key and key not in known_settings():  # perhaps a misspelt `method=`
+                return f"Unknown setting '{key}' on the command line.{_similar_keys(key)}"
         return f"No {group} was chosen: add {group}=<name>. Known: {listing(choices(group))}."
     if match := re.search(r"Could not find '(\w+)/([^']+)'", text):
         group, name = match[1], match[2]

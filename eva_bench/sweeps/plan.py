@@ -67,7 +67,7 @@ def make_plan(suite: str | None, overrides: Sequence[str]) -> Plan:
         UserError: no such suite, a mistake in any cell, or no cells at all.
     """
     axes = _axes(overrides)
-    grids = [_axes(_as_overrides(grid)) for grid in read_suite(suite)["grids"]] if suite else [{}]
+    grids = [_axes(_as_overrides(grid)) for grid in read_suite(suite)["grids"]] if suite is not None else [{}]
     lines = [line for grid in _narrowed(grids, axes) for line in _combinations(grid)]
     name = suite or "sweep"
     if not lines:
@@ -87,6 +87,8 @@ def make_plan(suite: str | None, overrides: Sequence[str]) -> Plan:
 def read_suite(name: str) -> dict[str, Any]:
     """conf/suite/<name>.yaml: title and grids. Raises UserError where there is none."""
     known = choices("suite")
+    if not name:
+        raise UserError(f"No suite was chosen: add suite=<name> (make: SUITE=<name>). Known: {', '.join(known)}.")
     if name not in known:
         raise UserError(f"Unknown suite '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}.")
     content = read_yaml(paths.CONF / "suite" / f"{name}.yaml")

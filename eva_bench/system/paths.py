@@ -28,9 +28,9 @@ def choices(group: str) -> list[str]:
 
 def is_group(task: str) -> bool:
     """Whether a name stands for all tasks of a folder: `glue`, but not `commonsense`, which is a task itself."""
-    return (CONF / "task" / task).is_dir() and not (CONF / "task" / f"{task}.yaml").is_file()
+    return bool(task) and (CONF / "task" / task).is_dir() and not (CONF / "task" / f"{task}.yaml").is_file()
 
 
 def tasks_of(task: str) -> list[str]:
     """The tasks that a name stands for: itself, or those of the group."""
-    return [name for name in choices("task") if name.startswith(f"{task}/")] if is_group(task) else [task]
+    return [name for name in choices("task") if name.startswith(f"{task.rstrip('/')}/")] if is_group(task) else [task]

@@ -53,6 +53,8 @@ def refused(command, small_run, places, tmp_path, monkeypatch):
     [
         (("method=lroa",), ("Unknown method 'lroa'", "Did you mean 'lora'", "pissa")),
         (("task=gsmk8",), ("Unknown task 'gsmk8'", "Did you mean 'gsm8k'")),
+        (("task=glu",), ("Unknown task 'glu'", "Did you mean 'glue'")),
+        (("methd=eva",), ("Unknown setting 'methd'", "Did you mean 'method'")),
         (("scale=papr",), ("Unknown scale 'papr'", "Did you mean 'paper'", "pocket")),
         (("model=llama2",), ("Unknown model 'llama2'", "Did you mean 'llama2_7b'")),
         (("train.lrr=1",), ("train.lrr", "command line", "Did you mean 'train.lr'")),
@@ -161,6 +163,8 @@ def test_mistakes_in_values(arguments, expected, refused):
 
 
 def test_a_missing_choice_names_the_known_ones(refused):
+    assert "Unknown setting 'methd' on the command line. Did you mean 'method'" in refused("methd=eva", usual=False)
+    assert "No suite was chosen: add suite=<name>" in refused("suite=", usual=False)
     assert "method=<name>" in refused("task=gsm8k", usual=False)
     assert "gsm8k" in refused("method=lora", usual=False)
 

@@ -243,7 +243,11 @@ def direct(bundle, prompt: str, label: str) -> float:
 def test_likelihoods_are_those_of_the_tokens_that_training_sees(task, bundle, tmp_path):
     rows = [{"set": name, **row} for name, row in ROWS.items()]
     settings = (eval_settings(batch_size=3, chunk=5), data_settings())
-    samples = task.evaluate(bundle, rows, "commonsense", *settings, tmp_path / "samples.jsonl", lambda *_: None)
+    shown: list[tuple[int, int]] = []
+    show = lambda *counts: shown.append(counts)  # noqa: E731
+    samples = task.evaluate(bundle, rows, "commonsense", *settings, tmp_path / "samples.jsonl", show)
+    assert shown.count((5, 8)) == shown.count((8, 8)) == 2  # the last batch of a chunk, and its end
+    assert any(0 < done < 5 for done, _ in shown)
     assert [s["row"] for s in samples] == list(range(8)) and not any(s["truncated"] for s in samples)
     for text, answered in zip(task.texts(rows, "commonsense"), samples, strict=True):
         wanted = [direct(bundle, text["prompt"], label) for label in text["labels"]]

@@ -10,12 +10,13 @@ from tasks.samples import answer_rows
 ROWS = [f"row {i}" for i in range(10)]
 
 
-def run(file, asked, rows=ROWS, chunk=4):
-    def answer(part, first):
+def run(file, asked, rows=ROWS, chunk=4, progress=lambda done, total: None):
+    def answer(part, first, answered):
         asked.append((first, len(part)))
+        answered(1)
         return [{"row": first + i, "text": text, "name": "é"} for i, text in enumerate(part)]
 
-    return answer_rows(rows, file, chunk, answer, lambda done, total: None)
+    return answer_rows(rows, file, chunk, answer, progress)
 
 
 def test_every_row_is_answered_once_and_in_order(tmp_path):
@@ -24,6 +25,12 @@ def test_every_row_is_answered_once_and_in_order(tmp_path):
     assert asked == [(0, 4), (4, 4), (8, 2)]
     assert [s["text"] for s in samples] == ROWS
     assert [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()] == samples
+
+
+def test_progress_within_a_chunk_counts_the_rows_before_it(tmp_path):
+    shown = []
+    run(tmp_path / "samples.jsonl", [], progress=lambda done, total: shown.append((done, total)))
+    assert shown == [(done, 10) for done in (0, 1, 4, 5, 8, 9, 10)]
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1, 60, 170, 330, 10_000])
