@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from eva_bench.assets.catalogue import entry, load_rows
 from eva_bench.methods.base import method_config
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
+from eva_bench.settings.schema import CalibrationSettings, DataSettings, EvalSettings, TrainSettings
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import sha256_of
@@ -167,6 +167,7 @@ class Calibration:
     Iterating again yields the same batches again; each is a dict of tensors (input_ids, attention_mask, labels).
 
     Args:
+        settings: examples of a batch, and how many are read at most.
         share: number of this process and of all that share the batches; each takes its own.
     """
 
@@ -175,14 +176,14 @@ class Calibration:
         task: Task,
         bundle: ModelBundle,
         examples: list[Example],
-        batch_size: int,
+        settings: CalibrationSettings,
         seed: int,
         share: tuple[int, int] = (0, 1),
     ):
         self.first, self.step = share
-        self.task, self.bundle, self.examples, self.batch_size = task, bundle, examples, batch_size
+        self.task, self.bundle, self.examples, self.batch_size = task, bundle, examples, settings.batch_size
         generator = torch.Generator().manual_seed(seed)
-        self.order = torch.randperm(len(examples), generator=generator).tolist()
+        self.order = torch.randperm(len(examples), generator=generator)[: settings.rows].tolist()
 
     def __len__(self) -> int:
         return len(self._starts())

@@ -106,7 +106,7 @@ def probe(subject: Subject, options: Options) -> Findings:
     bench = Workbench(subject)
     spec = bench.spec
     method, seed = build(spec.method, Method), stream_seed(spec.seed, "calibration_order")
-    calibration = Calibration(bench.task, bench.bundle, bench.train().examples, spec.calibration.batch_size, seed)
+    calibration = Calibration(bench.task, bench.bundle, bench.train().examples, spec.calibration, seed)
     adapter = method.attach(bench.bundle, calibration, stream_seed(spec.seed, "initialisation"))
     examples = [calibration.examples[i] for i in calibration.order[: options.examples]]
     found = hessian_ends(

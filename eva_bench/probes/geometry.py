@@ -135,7 +135,7 @@ def _inputs(subject: Subject, ranks: dict[str, int]) -> dict[str, tuple[Tensor, 
     bench = Workbench(subject)
     spec = bench.spec
     seed = stream_seed(spec.seed, "calibration_order")
-    batches = Calibration(bench.task, bench.bundle, bench.train().examples, spec.calibration.batch_size, seed)
+    batches = Calibration(bench.task, bench.bundle, bench.train().examples, spec.calibration, seed)
     result = compute_subspaces(
         bench.bundle.module, list(ranks), batches, components=ranks, row_mask=bench.bundle.row_mask, seed=seed
     )

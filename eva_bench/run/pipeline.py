@@ -188,7 +188,7 @@ def _initialise(run: Run, bundle: ModelBundle, data: TrainData) -> Adapter:
     if initial is None:
         seed = stream_seed(spec.seed, "calibration_order")
         share = together.place() if run.method.shares_batches else (0, 1)
-        calibration = Calibration(run.task, bundle, data.examples, spec.calibration.batch_size, seed, share)
+        calibration = Calibration(run.task, bundle, data.examples, spec.calibration, seed, share)
         initial = run.method.initialise(bundle, calibration, stream_seed(spec.seed, "initialisation"))
         if initial.factors:
             with suppress(OSError, SafetensorError):  # a full disk: a later run computes it again

@@ -123,6 +123,7 @@ class CalibrationSettings(Frozen):
     """Batches for initialisations that read data."""
 
     batch_size: int = Field(gt=0)
+    rows: int | None = Field(None, gt=0)  # at most so many training examples; null: as many as the method asks for
 
 
 class TrainSettings(Frozen):

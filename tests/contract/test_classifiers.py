@@ -14,6 +14,7 @@ from peft import PeftModel
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import classifier
 from eva_bench.run.train import fit
+from eva_bench.settings.schema import CalibrationSettings
 from eva_bench.system.errors import UserError
 from eva_bench.task import Calibration
 from tests.checkpoints import write_checkpoint
@@ -74,7 +75,8 @@ def logits(bundle) -> torch.Tensor:
 
 def attach(name: str, bundle):
     method = make_method(method_values(name))
-    return method, method.attach(bundle, Calibration(task(), bundle, examples(bundle), 8, 0), 0)
+    calibration = Calibration(task(), bundle, examples(bundle), CalibrationSettings(batch_size=8), 0)
+    return method, method.attach(bundle, calibration, 0)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -11,6 +11,7 @@ from peft import PeftModel
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import decision
 from eva_bench.run.train import fit
+from eva_bench.settings.schema import CalibrationSettings
 from eva_bench.task import Calibration
 from tasks.control.windows import Windows
 from tests.conftest import method_names, method_values
@@ -45,7 +46,8 @@ def attach(name, bundle, task, seed=0):
     if (needed := getattr(method, "triplets_per_rank", 1)) > 1:  # the head has four outputs
         method = make_method(method_values(name, rank=4 // needed))
     examples = Windows(trajectories(8), bundle.module.config.context, 200.0)
-    return method, method.attach(bundle, Calibration(task, bundle, examples, 16, seed), seed), examples
+    calibration = Calibration(task, bundle, examples, CalibrationSettings(batch_size=16), seed)
+    return method, method.attach(bundle, calibration, seed), examples
 
 
 def batch_of(task, bundle, count=6):
