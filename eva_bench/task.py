@@ -46,6 +46,27 @@ class TrainData:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a task is asked to answer, and how.
+
+    Attributes:
+        rows: to be answered, in order.
+        dataset: the manifest's name of the data set they are from.
+        settings: batch size, chunk, length of answers.
+        data: how rows are read.
+        samples_file: gets one JSON line per row; rows that it has already are not answered again.
+        progress: called with (done, total).
+    """
+
+    rows: Sequence[dict]
+    dataset: str
+    settings: EvalSettings
+    data: DataSettings
+    samples_file: Path
+    progress: Callable[[int, int], None]
+
+
 @task_config
 class Task(ABC):
     """Base class; values live in `conf/task/<name>.yaml`.
@@ -96,16 +117,7 @@ class Task(ABC):
         """How many predictions of one example enter the loss."""
 
     @abstractmethod
-    def evaluate(
-        self,
-        bundle: ModelBundle,
-        rows: Sequence[dict],
-        dataset: str,
-        evaluation: EvalSettings,
-        data: DataSettings,
-        samples_file: Path,
-        progress: Callable,
-    ) -> list[dict]:
+    def evaluate(self, bundle: ModelBundle, evaluation: Evaluation) -> list[dict]:
         """Answer every row, one JSON line per row in `samples_file`; continues after the last complete line."""
 
     @abstractmethod

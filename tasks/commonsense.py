@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from eva_bench.assets import catalogue
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
+from eva_bench.settings.schema import DataSettings, TrainSettings
 from eva_bench.system.errors import UserError
-from eva_bench.task import Example, TrainData, task_config
+from eva_bench.task import Evaluation, Example, TrainData, task_config
 from tasks.harness import choose
 from tasks.language import LanguageTask, encode
 from tasks.samples import constant_answer
@@ -132,22 +131,13 @@ class Commonsense(LanguageTask):
         """None: the loss on the right labels comes from the likelihoods themselves."""
         return []
 
-    def evaluate(
-        self,
-        bundle: ModelBundle,
-        rows: Sequence[dict],
-        dataset: str,
-        evaluation: EvalSettings,
-        data: DataSettings,
-        samples_file: Path,
-        progress: Callable,
-    ) -> list[dict]:
+    def evaluate(self, bundle: ModelBundle, evaluation: Evaluation) -> list[dict]:
         """The likeliest label of every row; see `Task.evaluate`."""
         docs = [
             {"harness": f"commonsense_{text['set']}", "target": text["label"], **text}
-            for text in self.texts(rows, dataset)
+            for text in self.texts(evaluation.rows, evaluation.dataset)
         ]
-        return choose(bundle, docs, evaluation, samples_file, progress)
+        return choose(bundle, docs, evaluation)
 
     def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """Accuracy, chance and majority per set and the means of them; loss per right label; share of cut prompts.

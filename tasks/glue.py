@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.classifier import context_length
-from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
+from eva_bench.settings.schema import DataSettings, TrainSettings
 from eva_bench.system.errors import UserError
-from eva_bench.task import Batch, Example, Task, TrainData, task_config
+from eva_bench.task import Batch, Evaluation, Example, Task, TrainData, task_config
 from tasks.glue_metrics import glue_scores
 from tasks.rows import refuse_other_than_text
 from tasks.samples import answer_rows
@@ -122,20 +121,11 @@ class GLUE(Task):
         """One: a text has one label."""
         return 1
 
-    def evaluate(
-        self,
-        bundle: ModelBundle,
-        rows: Sequence[dict],
-        dataset: str,
-        evaluation: EvalSettings,
-        data: DataSettings,
-        samples_file: Path,
-        progress: Callable,
-    ) -> list[dict]:
+    def evaluate(self, bundle: ModelBundle, evaluation: Evaluation) -> list[dict]:
         """One prediction a row; see `Task.evaluate`."""
-        examples = self.encode(rows, dataset, bundle, data.max_length)
-        answer = partial(self._answer, bundle, evaluation.batch_size)
-        return answer_rows(examples, samples_file, evaluation.chunk, answer, progress)
+        examples = self.encode(evaluation.rows, evaluation.dataset, bundle, evaluation.data.max_length)
+        answer = partial(self._answer, bundle, evaluation.settings.batch_size)
+        return answer_rows(examples, evaluation.samples_file, evaluation.settings.chunk, answer, evaluation.progress)
 
     @torch.no_grad()
     def _answer(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.settings.schema import EvalSettings
 from eva_bench.system.paths import HARNESS
+from eva_bench.task import Evaluation
 from tasks.samples import answer_rows
 
 FOLDER = HARNESS
@@ -24,33 +23,24 @@ def read_task(name: str) -> dict:
     return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
 
 
-def generate(
-    name: str,
-    bundle: ModelBundle,
-    docs: Sequence[dict],
-    evaluation: EvalSettings,
-    samples_file: Path,
-    progress: Callable,
-) -> list[dict]:
+def generate(name: str, bundle: ModelBundle, docs: Sequence[dict], evaluation: Evaluation) -> list[dict]:
     """Answer `docs` (prompt, target, and whatever else their samples shall keep) by greedy generation.
 
     Args:
         name: of a task YAML in tasks/lm_eval/.
         bundle: model and tokenizer.
         docs: what is asked.
-        evaluation: batch_size, max_new_tokens, chunk.
-        samples_file: JSON lines; rows that it holds already are not answered again.
-        progress: called with (done, total) after each chunk.
+        evaluation: batch size, length of answers, chunk; where samples are kept and progress goes.
 
     Returns:
         One sample per doc, in order: row, prompt, prompt_sha256, target, response, and one text per filter.
     """
     lm, config = None, read_task(name)
-    config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": evaluation.max_new_tokens}
+    config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": evaluation.settings.max_new_tokens}
 
     def answer(chunk: Sequence[dict], first: int, answered: Callable) -> list[dict]:
         nonlocal lm
-        lm = lm or _language_model(bundle, evaluation.batch_size)
+        lm = lm or _language_model(bundle, evaluation.settings.batch_size)
         lm.show = lambda share: answered(int(share * len(chunk)))
         logged = _run_chunk(lm, {name: (config, chunk)})[name]
         samples = [_sample(doc, first + i) for i, doc in enumerate(chunk)]
@@ -60,12 +50,10 @@ def generate(
             sample[entry["filter"]] = entry["filtered_resps"][0]
         return samples
 
-    return answer_rows(docs, samples_file, evaluation.chunk, answer, progress)
+    return answer_rows(docs, evaluation.samples_file, evaluation.settings.chunk, answer, evaluation.progress)
 
 
-def choose(
-    bundle: ModelBundle, docs: Sequence[dict], evaluation: EvalSettings, samples_file: Path, progress: Callable
-) -> list[dict]:
+def choose(bundle: ModelBundle, docs: Sequence[dict], evaluation: Evaluation) -> list[dict]:
     """Answer `docs` by the log-likelihood of their labels behind their prompts; the labels' lengths do not count.
 
     A prompt that does not fit into the model's context, with its longest label, loses its beginning.
@@ -73,9 +61,7 @@ def choose(
     Args:
         bundle: model and tokenizer.
         docs: harness (name of a task YAML), prompt, labels, target (one of the labels).
-        evaluation: batch_size, chunk.
-        samples_file: as in `generate`.
-        progress: as in `generate`.
+        evaluation: batch size, chunk; where samples are kept and progress goes.
 
     Returns:
         One sample per doc, in order: row, harness, prompt, prompt_sha256, labels, target, response (the likeliest
@@ -85,7 +71,7 @@ def choose(
 
     def answer(chunk: Sequence[dict], first: int, answered: Callable) -> list[dict]:
         nonlocal lm
-        lm = lm or _language_model(bundle, evaluation.batch_size)
+        lm = lm or _language_model(bundle, evaluation.settings.batch_size)
         lm.show = lambda share: answered(int(share * len(chunk)))
         samples = [_sample(doc, first + i) for i, doc in enumerate(chunk)]
         groups: dict[str, list[dict]] = {}
@@ -100,7 +86,7 @@ def choose(
                 _choose_label(groups[name][entry["doc_id"]], entry["filtered_resps"], lm)
         return samples
 
-    return answer_rows(docs, samples_file, evaluation.chunk, answer, progress)
+    return answer_rows(docs, evaluation.samples_file, evaluation.settings.chunk, answer, evaluation.progress)
 
 
 def _choose_label(sample: dict, answers: Sequence[tuple[float, bool]], lm) -> None:

@@ -7,7 +7,6 @@ arXiv:2306.14884): the model is asked for the largest return in its training dat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
+from eva_bench.settings.schema import DataSettings, TrainSettings
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import warn
-from eva_bench.task import Batch, Example, Task, TrainData, task_config
+from eva_bench.task import Batch, Evaluation, Example, Task, TrainData, task_config
 from tasks.control.environment import ACTION_SIZE, STATE_SIZE, STEPS
 from tasks.control.rollout import play, side_by_side
 from tasks.control.video import record
@@ -100,16 +99,7 @@ class MetaWorld(Task):
         errors = F.mse_loss(predicted.float(), batch["actions"], reduction="none").sum(-1)
         return errors[batch["mask"]].sum(), int(batch["mask"].sum()) * ACTION_SIZE
 
-    def evaluate(
-        self,
-        bundle: ModelBundle,
-        rows: Sequence[dict],
-        dataset: str,
-        evaluation: EvalSettings,
-        data: DataSettings,
-        samples_file: Path,
-        progress: Callable,
-    ) -> list[dict]:
+    def evaluate(self, bundle: ModelBundle, evaluation: Evaluation) -> list[dict]:
         """One episode a row; see `Task.evaluate`."""
 
         def answer(chunk: Sequence[dict], first: int, answered: Callable) -> list[dict]:
@@ -135,13 +125,14 @@ class MetaWorld(Task):
                 for i, row in enumerate(chunk)
             ]
 
-        if evaluation.record_video:
+        rows, file = evaluation.rows, evaluation.samples_file
+        if evaluation.settings.record_video:
             player = Player(bundle, np.array([self.target(rows[0]["returns"])]))
-            if problem := record(self.environment, int(rows[0]["seed"]), player, samples_file.with_name("episode.gif")):
+            if problem := record(self.environment, int(rows[0]["seed"]), player, file.with_name("episode.gif")):
                 warn(f"no animation: {problem}")
-        size = min(evaluation.batch_size, len(rows))
+        size = min(evaluation.settings.batch_size, len(rows))
         with torch.inference_mode(), side_by_side(self.environment, size, torch.get_num_threads()) as environments:
-            return answer_rows(rows, samples_file, size, answer, progress)
+            return answer_rows(rows, file, size, answer, evaluation.progress)
 
     def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """Success at the last step and at any, mean return, and the scripted expert on the same episodes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 
 from eva_bench.assets import catalogue
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
+from eva_bench.settings.schema import DataSettings, TrainSettings
 from eva_bench.system.errors import UserError
-from eva_bench.task import Batch, Example, Task, TrainData, task_config
+from eva_bench.task import Batch, Evaluation, Example, Task, TrainData, task_config
 from tasks import images
 from tasks.samples import answer_rows, constant_answer
 
@@ -64,24 +63,17 @@ class VTAB1K(Task):
         """One: all images are equally large."""
         return 1
 
-    def evaluate(
-        self,
-        bundle: ModelBundle,
-        rows: Sequence[dict],
-        dataset: str,
-        evaluation: EvalSettings,
-        data: DataSettings,
-        samples_file: Path,
-        progress: Callable,
-    ) -> list[dict]:
+    def evaluate(self, bundle: ModelBundle, evaluation: Evaluation) -> list[dict]:
         """One prediction a row; see `Task.evaluate`."""
-        self._check_labels(rows, dataset)
+        rows = evaluation.rows
+        self._check_labels(rows, evaluation.dataset)
+        batch_size, workers = evaluation.settings.batch_size, evaluation.data.workers
         size, device = bundle.processor.image_size, next(bundle.module.parameters()).device
 
         def answer(chunk: Sequence[dict], first: int, answered: Callable) -> list[dict]:
             samples: list[dict] = []
-            paths, workers = [row["image"] for row in chunk], data.workers
-            for pixels in images.batches(paths, size, self.format["interpolation"], evaluation.batch_size, workers):
+            paths = [row["image"] for row in chunk]
+            for pixels in images.batches(paths, size, self.format["interpolation"], batch_size, workers):
                 labels = torch.tensor([row["label"] for row in chunk[len(samples) : len(samples) + len(pixels)]])
                 with torch.inference_mode():
                     logits = bundle.module(x=bundle.processor.normalise(pixels.to(device))).float().cpu()
@@ -94,7 +86,7 @@ class VTAB1K(Task):
                 answered(len(samples))
             return samples
 
-        return answer_rows(rows, samples_file, evaluation.chunk, answer, progress)
+        return answer_rows(rows, evaluation.samples_file, evaluation.settings.chunk, answer, evaluation.progress)
 
     def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """Top-1 accuracy, as `reference_loss` the mean cross-entropy of the right classes, and both of a constant."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from eva_bench.assets import catalogue
 from eva_bench.models.bundle import ModelBundle
-from eva_bench.settings.schema import DataSettings, EvalSettings
 from eva_bench.system.errors import UserError
-from eva_bench.task import task_config
+from eva_bench.task import Evaluation, task_config
 from tasks.harness import generate
 from tasks.language import LanguageTask
 from tasks.math_answers import last_boxed
@@ -61,20 +59,13 @@ class WorkedAnswers(LanguageTask):
             raise UserError(f"{len(without)} of {len(rows)} rows of '{dataset}' have no answer: rows {named}.")
         return texts
 
-    def evaluate(
-        self,
-        bundle: ModelBundle,
-        rows: Sequence[dict],
-        dataset: str,
-        evaluation: EvalSettings,
-        data: DataSettings,
-        samples_file: Path,
-        progress: Callable,
-    ) -> list[dict]:
+    def evaluate(self, bundle: ModelBundle, evaluation: Evaluation) -> list[dict]:
         """One generated answer a row; see `Task.evaluate`."""
-        rows = [row for row in rows if row.get("type", self.like).startswith(self.like)] if _joint(dataset) else rows
+        rows, dataset = evaluation.rows, evaluation.dataset
+        if _joint(dataset):
+            rows = [row for row in rows if row.get("type", self.like).startswith(self.like)]
         docs = [self.doc(text) for text in self.texts(rows, dataset)]
-        return generate(self.harness, bundle, docs, evaluation, samples_file, progress)
+        return generate(self.harness, bundle, docs, evaluation)
 
     def doc(self, text: dict[str, str]) -> dict[str, str]:
         """What the harness gets of a row, and what a sample keeps of it."""

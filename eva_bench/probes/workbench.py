@@ -16,7 +16,7 @@ from eva_bench.probes.subjects import Subject
 from eva_bench.settings.build import build
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.errors import UserError
-from eva_bench.task import Example, Task, TrainData, mean_loss, split_rows
+from eva_bench.task import Evaluation, Example, Task, TrainData, mean_loss, split_rows
 
 TRAIN_EXAMPLES = 16  # of a loss that is differentiated
 TEST_EXAMPLES = 200  # of a loss that is not
@@ -57,11 +57,9 @@ class Workbench:
         """The task's primary metric on all test rows, of the model as it is."""
         rows = self.test_rows
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "samples.jsonl"
-            spec = self.spec
-            samples = self.task.evaluate(
-                self.bundle, rows.rows, rows.dataset, spec.eval, spec.data, file, lambda *_: None
-            )
+            file, spec = Path(folder) / "samples.jsonl", self.spec
+            asked = Evaluation(rows.rows, rows.dataset, spec.eval, spec.data, file, lambda *_: None)
+            samples = self.task.evaluate(self.bundle, asked)
         return self.task.score(samples)[self.task.primary]
 
     def forgetting(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ from eva_bench.run import memory, together
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system.files import write_atomically
 from eva_bench.system.processes import distributed, is_main_process
-from eva_bench.task import Task, loss_sum
+from eva_bench.task import Evaluation, Task, loss_sum
 
 
 def answers(
@@ -41,9 +41,9 @@ def answers(
         begin(file, "one process of several", fresh=True)
 
     def answer(batch_size: int) -> list[dict[str, Any]]:
-        evaluation = spec.eval.model_copy(update={"batch_size": batch_size})
+        settings = spec.eval.model_copy(update={"batch_size": batch_size})
         with _precision(bundle, spec):
-            return task.evaluate(bundle, rows[share], dataset, evaluation, spec.data, file, progress)
+            return task.evaluate(bundle, Evaluation(rows[share], dataset, settings, spec.data, file, progress))
 
     mine, _ = memory.in_halves(answer, spec.eval.batch_size, "eval.batch_size")
     if not distributed():

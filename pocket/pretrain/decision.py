@@ -20,6 +20,7 @@ from eva_bench.models.decision import DecisionConfig, DecisionTransformer, row_m
 from eva_bench.run.train import fit
 from eva_bench.settings.schema import DataSettings, EvalSettings, TrainSettings
 from eva_bench.system.paths import POCKET_WEIGHTS
+from eva_bench.task import Evaluation
 from pocket.datasets.metaworld import NOISE, VERSION, episodes
 from pocket.pretrain import manifest
 from tasks import npz
@@ -87,9 +88,8 @@ def seen_success(bundle: ModelBundle, rows: dict[str, list[dict]], count: int) -
         tests = [row | {"returns": (min(returns), max(returns))} for row in episodes(name, "test", count, 0.0)]
         with tempfile.TemporaryDirectory() as folder:
             file, data = Path(folder) / "samples.jsonl", DataSettings(source="pocket")
-            samples = task(name).evaluate(
-                bundle, tests, name, EvalSettings(batch_size=count), data, file, lambda *_: None
-            )
+            asked = Evaluation(tests, name, EvalSettings(batch_size=count), data, file, lambda *_: None)
+            samples = task(name).evaluate(bundle, asked)
         scores[name] = task(name).score(samples)["success"]
     return scores
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ from eva_bench import models
 from eva_bench.assets import catalogue
 from eva_bench.run.fetch import FetchArguments, needs
 from eva_bench.system.errors import UserError
+from eva_bench.task import Evaluation
 from pocket.datasets import commonsense as pocket
 from tasks.commonsense import READERS, Commonsense
-from tasks.harness import choose
 from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF
 from tests.settings import data_settings, eval_settings, model_settings, train_settings
@@ -245,7 +246,8 @@ def test_likelihoods_are_those_of_the_tokens_that_training_sees(task, bundle, tm
     settings = (eval_settings(batch_size=3, chunk=5), data_settings())
     shown: list[tuple[int, int]] = []
     show = lambda *counts: shown.append(counts)  # noqa: E731
-    samples = task.evaluate(bundle, rows, "commonsense", *settings, tmp_path / "samples.jsonl", show)
+    asked = partial(Evaluation, rows, "commonsense", *settings, tmp_path / "samples.jsonl")
+    samples = task.evaluate(bundle, asked(show))
     assert shown.count((5, 8)) == shown.count((8, 8)) == 2  # the last batch of a chunk, and its end
     assert any(0 < done < 5 for done, _ in shown)
     assert [s["row"] for s in samples] == list(range(8)) and not any(s["truncated"] for s in samples)
@@ -256,19 +258,16 @@ def test_likelihoods_are_those_of_the_tokens_that_training_sees(task, bundle, tm
         assert answered["target"] == text["label"]
         trained = bundle.processor("".join(task.pair(text)))["input_ids"]
         assert trained == bundle.processor(f"{text['prompt']} {text['label']}")["input_ids"]
-    again = task.evaluate(bundle, rows, "commonsense", *settings, tmp_path / "samples.jsonl", lambda *_: None)
+    again = task.evaluate(bundle, asked(lambda *_: None))
     assert again == samples  # read back, not answered again
 
 
 def test_a_prompt_longer_than_the_context_loses_its_beginning_and_is_counted(task, bundle, tmp_path):
     long = ROWS["boolq"] | {"passage": "Ice is cold. " * 600}
     rows = [{"set": "boolq", **long}, {"set": "boolq", **long, "passage": "Stones are hard. " + long["passage"]}]
-    docs = [
-        {"harness": "commonsense_boolq", "target": text["label"], **text} for text in task.texts(rows, "commonsense")
-    ]
-    first, second = choose(
-        bundle, docs, eval_settings(batch_size=2, chunk=2), tmp_path / "samples.jsonl", lambda *_: None
-    )
+    settings = (eval_settings(batch_size=2, chunk=2), data_settings())
+    asked = Evaluation(rows, "commonsense", *settings, tmp_path / "samples.jsonl", lambda *_: None)
+    first, second = task.evaluate(bundle, asked)
     assert first["truncated"] and second["truncated"]
     assert first["loglikelihoods"] == pytest.approx(second["loglikelihoods"], abs=1e-4)  # what differs was cut off
     assert task.score([first, second])["truncated"] == 1

@@ -14,6 +14,7 @@ from scipy import stats
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.classifier import context_length
 from eva_bench.system.errors import UserError
+from eva_bench.task import Evaluation
 from tasks.glue_metrics import glue_scores
 from tests.checkpoints import KINDS, write_checkpoint
 from tests.conftest import CONF
@@ -180,12 +181,14 @@ def test_padding_changes_no_answer(bundle, tmp_path):
     one_by_one, batched = (
         task("rte").evaluate(
             bundle,
-            data,
-            "x",
-            eval_settings(batch_size=size, chunk=4),
-            settings,
-            tmp_path / f"{size}.jsonl",
-            lambda *_: None,
+            Evaluation(
+                data,
+                "x",
+                eval_settings(batch_size=size, chunk=4),
+                settings,
+                tmp_path / f"{size}.jsonl",
+                lambda *_: None,
+            ),
         )
         for size in (1, 10)
     )

@@ -210,14 +210,17 @@ class Answers:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
-    def evaluate(self, bundle, rows, dataset, evaluation, data, samples_file, progress):
-        def answer(chunk, first: int) -> list[dict]:
-            self.asked.append((first, evaluation.batch_size))
-            if first and evaluation.batch_size > 2:
+    def evaluate(self, bundle, evaluation):
+        batch_size = evaluation.settings.batch_size
+
+        def answer(chunk, first: int, answered) -> list[dict]:
+            self.asked.append((first, batch_size))
+            if first and batch_size > 2:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
             return [{"row": first + i, "answer": row} for i, row in enumerate(chunk)]
 
-        return answer_rows(rows, samples_file, evaluation.chunk, answer, progress)
+        file, chunk = evaluation.samples_file, evaluation.settings.chunk
+        return answer_rows(evaluation.rows, file, chunk, answer, evaluation.progress)
 
 
 def test_an_evaluation_that_runs_out_of_memory_goes_on_after_the_last_answers(tmp_path):

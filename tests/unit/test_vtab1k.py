@@ -13,6 +13,7 @@ from eva_bench.assets.identity import data_identity
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import sha256_of
 from eva_bench.system.paths import POCKET_WEIGHTS
+from eva_bench.task import Evaluation
 from pocket.datasets import vtab1k
 from pocket.datasets.vtab_scenes import SCENES
 from pocket.world.image_scenes import SHAPES, Scene, Surface, Thing, grey, render
@@ -145,10 +146,9 @@ def test_another_copy_of_the_images_is_another_identity(tmp_path):
 def test_samples_scores_and_training_examples(tmp_path):
     task, bundle = task_of("vtab1k/kitti"), load_vit("pocket_vision", None, outputs=4)
     rows = vtab1k.generate("test", "kitti", 23)
-    evaluation = (eval_settings(batch_size=5, chunk=8), data_settings())
-    samples = task.evaluate(
-        bundle, rows, "vtab1k/kitti", *evaluation, tmp_path / "samples.jsonl", lambda done, total: None
-    )
+    settings = (eval_settings(batch_size=5, chunk=8), data_settings())
+    file = tmp_path / "samples.jsonl"
+    samples = task.evaluate(bundle, Evaluation(rows, "vtab1k/kitti", *settings, file, lambda done, total: None))
     assert [s["row"] for s in samples] == list(range(23)) and [s["label"] for s in samples] == [
         r["label"] for r in rows
     ]
