@@ -13,7 +13,8 @@ class SolverConfig:
 
     Attributes:
         solver: `exact` keeps all second moments, `sketch` a part that grows linearly with the width, `auto` takes
-            `exact` up to width 256 and `sketch` above, `incremental` is the paper's procedure.
+            `exact` up to width 256 (512 where passes are bf16) and `sketch` above, `incremental` is the paper's
+            procedure.
         center: covariance (True) or raw second moment.
         use_label_mask: count only positions whose label is not -100.
         tolerance: stop when endless data would add less than this share of the captured variance over all layers, as
@@ -32,10 +33,10 @@ class SolverConfig:
     solver: Literal["auto", "exact", "sketch", "incremental"] = "auto"
     center: bool = True
     use_label_mask: bool = False
-    tolerance: float = 0.0025
-    layer_tolerance: float = 0.0325
+    tolerance: float = 0.0035
+    layer_tolerance: float = 0.0315
     tau: float = 0.99
-    min_batches: int = 16
+    min_batches: int = 24
     max_batches: int = 256
     columns: int | None = None
     second_pass: bool = False

@@ -71,14 +71,15 @@ class BatchVariation:
         Returns:
             None as long as fewer than two batches were compared with a basis.
         """
-        count, rows, *_ = sums = self.variance + self.recent
+        sums = self.variance + self.recent
+        count, rows = sums[:2].tolist()
         values = spectrum.eigenvalues[: self.columns]
         captured = float(values[:rank].sum())
         if count < 2:
             return None
         if captured <= 0:
             return 0.0
-        squares = sums[2:] / count / (rows / count).square() / batches
+        squares = sums[2:] / count / (rows / count) ** 2 / batches
         inside = squares[: self.columns**2].view(self.columns, self.columns)[rank:, :rank]
         distance = values[None, :rank] - values[rank:, None]  # between eigenvalues, (q - rank, rank)
         width = spectrum.components.shape[1]

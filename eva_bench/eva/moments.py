@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MANY_ROWS = 1024  # batches of as many rows may be thinned, neighbours are much alike; each batch from another offset:
-TOTALS_STRIDE = 4  # mean and total variance of bf16 sketches come from every fourth row,
-EXACT_STRIDE = 2  # second moments with bf16 factors from every other one
+MANY_ROWS = 1024  # batches of as many rows are thinned where factors are bf16: neighbouring positions are much alike
+STRIDE = 2  # to every other row, each batch from another offset
 POWER_STEPS = 3  # towards the leading eigenvectors of a large matrix, from those of the check before
 
 
@@ -60,9 +59,13 @@ class Moments:
         self.recent = torch.zeros_like(self.sums)
         self.added = 0  # batches
 
-    def thin(self, rows: Tensor, stride: int) -> Tensor:
-        """Every so many rows of a large batch; another offset for each batch, so that every position gets its turn."""
-        return rows[self.added % stride :: stride] if len(rows) >= MANY_ROWS else rows
+    def thin(self, rows: Tensor) -> tuple[Tensor, float]:
+        """Every other row of a large batch, and how many rows each of them stands for.
+
+        Another offset for each batch, so that every position gets its turn.
+        """
+        sample = rows[self.added % STRIDE :: STRIDE] if len(rows) >= MANY_ROWS else rows
+        return sample, len(rows) / max(len(sample), 1)
 
     def parts(self, sums: Tensor) -> tuple[Tensor, Tensor]:
         """Views of a vector of sums: sum of rows (in,) and matrix (in, columns); count and squares come first."""
@@ -166,15 +169,16 @@ class HalvedMoments(ExactMoments):
 
     def products(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As above, from every other row."""
-        sample = self.thin(rows, EXACT_STRIDE).float() - self.shift
-        share = len(rows) / max(len(sample), 1)
-        flat, low = sample.flatten(), sample.bfloat16()
-        return share * torch.dot(flat, flat), share * sample.sum(0), share * (low.T @ low).float()
+        rows, weight = self.thin(rows)
+        rows = rows.float() - self.shift
+        flat, low = rows.flatten(), rows.bfloat16()
+        return weight * torch.dot(flat, flat), weight * rows.sum(0), weight * (low.T @ low).float()
 
     def eigenpairs(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """The leading ones."""
+        low = matrix.float()  # enough for a test matrix
         for _ in range(POWER_STEPS):
-            self.leading = torch.linalg.qr(matrix @ self.leading).Q
+            self.leading = torch.linalg.qr(low @ self.leading.float()).Q.double()
         components, values = nystrom(matrix @ self.leading, self.leading)
         self.leading = components.T
         return components, values
@@ -210,17 +214,14 @@ class SketchedMoments(Moments):
         return rows @ self.test.to(rows.dtype)
 
     def products(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As above; with bf16 factors, bf16 rows stay as they are and only what they are projected to is shifted."""
+        """As above; with bf16 factors from every other row."""
         if self.operands.dtype != torch.bfloat16:
             return super().products(rows)
-        offset = self.shift if rows.dtype == torch.bfloat16 else torch.zeros_like(self.shift)
-        rows = rows if rows.dtype == torch.bfloat16 else (rows.float() - self.shift).bfloat16()
-        projected = (rows @ self.operands).float().sub_(offset @ self.operands.float())  # (n, q)
-        matrix = (rows.T @ projected.bfloat16()).float() - torch.outer(offset, projected.sum(0))
-        sample = self.thin(rows, TOTALS_STRIDE).float() - offset
-        share = len(rows) / max(len(sample), 1)
-        flat = sample.flatten()
-        return share * torch.dot(flat, flat), share * sample.sum(0), matrix
+        rows, weight = self.thin(rows)
+        rows = rows.float() - self.shift
+        flat, low = rows.flatten(), rows.bfloat16()
+        matrix = low.T @ (low @ self.operands)
+        return weight * torch.dot(flat, flat), weight * rows.sum(0), weight * matrix.float()
 
     def renew(self, spectrum: Spectrum) -> None:
         """Make the components the test matrix."""

@@ -122,8 +122,9 @@ class StreamingSolver(Solver):
             enough = layer_tolerance if self.gap <= tolerance else REST * tolerance
             self.resting = {leader for leader, gap in self.gaps.items() if gap <= enough}
             self.tap.listen(set(self._active()))
-        if tolerance > 0 and layer_tolerance > 0:
-            self.needed = self.batches_seen * max(self.gap / tolerance, max(self.gaps.values()) / layer_tolerance)
+        if tolerance > 0 and layer_tolerance > 0:  # most layers rest once the tolerance is met: check when that is
+            open_share = self.gap / tolerance if self.gap > tolerance else max(self.gaps.values()) / layer_tolerance
+            self.needed = self.batches_seen * open_share
 
     def _next_check(self) -> int:
         """After how many batches to check again: where the estimate expects the end, at most after twice as many."""
