@@ -10,6 +10,7 @@ from torch import Tensor
 from eva_bench.eva import directions
 from eva_bench.eva.config import SolverConfig
 from eva_bench.eva.engine import compute_subspaces
+from eva_bench.eva.passes import joined, last_components, passes
 from eva_bench.eva.ranks import redistribute_ranks
 from eva_bench.eva.subspace import EvaResult, LayerSubspace
 from eva_bench.methods.base import Initialisation, LowRankMethod, layer_generator, method_config, target_layers
@@ -51,16 +52,21 @@ class EVA(LowRankMethod, SolverConfig):
         layers = target_layers(bundle, self.rank)
         share_out = partial(redistribute_ranks, rank=self.rank, rho=self.rho, score=self.score)
         with Bar("calibration batches", quiet_s=2.0) as bar:
-            result = compute_subspaces(
+            compute = partial(
+                compute_subspaces,
                 bundle.module,
-                list(layers),
-                calibration,
-                components={name: self._components(weight_matrix(layer).shape) for name, layer in layers.items()},
+                batches=calibration,
                 config=self,
                 ranks=share_out,
                 row_mask=bundle.row_mask,
                 seed=seed,
                 progress=lambda batches, gap: bar(batches, self.max_batches, "" if gap is None else f"gap {gap:.4f}"),
+            )
+            counts = {name: self._components(weight_matrix(layer).shape) for name, layer in layers.items()}
+            result = (
+                self._lowest(compute, counts)
+                if self.directions == "minor"
+                else compute(targets=list(layers), components=counts)
             )
         if result.stopped == "cap" and not result.converged:
             warn(f"EVA had not converged after {result.batches} batches (max_batches); the record says so")
@@ -71,6 +77,12 @@ class EVA(LowRankMethod, SolverConfig):
                 out_width = weight_matrix(layers[name]).shape[0]
                 factors[name] = Factors(A, torch.zeros(out_width, rank), scale=self.scale)
         return Initialisation(factors=factors, facts=facts(result))
+
+    def _lowest(self, compute: Callable[..., EvaResult], counts: dict[str, int]) -> EvaResult:
+        """The lowest-variance directions of layers with so many inputs, from as many passes as memory asks for."""
+        most = round(self.rank * self.rho)
+        parts = passes(counts)
+        return joined([last_components(compute(targets=part, components=counts), most) for part in parts])
 
     def _components(self, shape: torch.Size) -> int:
         """How many components a layer (out, in) may need; the lowest-variance ones are known only with all others."""

@@ -7,7 +7,7 @@ import types
 from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 from pydantic_core import PydanticUndefined
 
 from eva_bench.settings.schema import Choice, Settings
@@ -45,5 +45,6 @@ def _plain(kind: Any) -> Any:
 
 
 def register() -> None:
-    """Make the schema known to Hydra under the name that conf/config.yaml begins with."""
+    """Make the schema known to Hydra, by the name in conf/config.yaml, and `${over:32,8}`: a quotient."""
+    OmegaConf.register_new_resolver("over", lambda dividend, divisor: dividend / divisor, replace=True)
     ConfigStore.instance().store(name="schema", node=structured(Settings))

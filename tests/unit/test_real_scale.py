@@ -84,6 +84,13 @@ def test_the_papers_values_for_control():
     assert wide["adapter"]["rank"] == 16 and "action_head" not in wide["model"]["targets"]
 
 
+@pytest.mark.parametrize("rank", [2, 4, 8, 16, 32])
+def test_the_authors_compute_32_components_of_images_whatever_the_rank(rank):
+    method = settings(f"method=eva task=vtab1k/dtd scale=paper adapter.rank={rank}")["method"]
+    assert method["rank"] * method["rho"] == 32
+    assert settings("method=eva task=vtab1k/dtd scale=paper method.rho=1")["method"]["rho"] == 1
+
+
 def test_every_local_process_has_a_gpu_of_its_own(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
