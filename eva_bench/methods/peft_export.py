@@ -24,7 +24,8 @@ def export_adapter(
     head: tuple[str, ...],
     base: str,
     biases: Mapping[str, Tensor] | None = None,
-) -> int:
+    revision: str | None = None,
+) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`.
 
     Args:
@@ -33,12 +34,10 @@ def export_adapter(
         module: the trained model, from which the head's weights are taken.
         kind: of the model; the config's task type follows from it.
         head: modules trained in full, written as PEFT's `modules_to_save`.
-        base: name of the base model for the config.
+        base: hub id or folder of the base model for the config.
         biases: trained biases of the model by name, written as PEFT does with `bias="all"`. Loading them changes the
             base model, in PEFT itself: switching the adapter off does not bring the old ones back.
-
-    Returns:
-        Size of the weight file in bytes.
+        revision: of a base on the hub.
     """
     from peft import LoraConfig  # noqa: PLC0415 - peft takes seconds, and only an export needs it
 
@@ -56,6 +55,7 @@ def export_adapter(
         bias="all" if biases else "none",
         task_type=TASK_TYPES.get(kind),
         base_model_name_or_path=base,
+        revision=revision,
         inference_mode=True,
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +74,4 @@ def export_adapter(
         if layer not in head:  # PEFT wraps adapted layers
             wrapped = f"{layer}.base_layer.bias" if layer in factors else name
             tensors[f"{PREFIX}{wrapped}"] = value.detach().float().cpu().contiguous()
-    weights = folder / "adapter_model.safetensors"
-    save_file(tensors, weights)
-    return weights.stat().st_size
+    save_file(tensors, folder / "adapter_model.safetensors")

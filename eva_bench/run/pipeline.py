@@ -25,6 +25,8 @@ from eva_bench.records.environment import cached_name, code_checksum
 from eva_bench.records.record import thin
 from eva_bench.records.wandb import group_and_tags
 from eva_bench.run import cache, evaluate, together, train
+from eva_bench.run.ahead import outlook
+from eva_bench.run.card import base_name, write_card
 from eva_bench.run.prepare import Run
 from eva_bench.settings.spec import RunSpec, fingerprint, stream_seed, what
 from eva_bench.system.errors import UserError
@@ -41,6 +43,7 @@ def execute(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "spec.json").write_text(spec.to_json() + "\n")
 
+    say("loading model and data")
     with meter.phase("load"):
         head_seed = stream_seed(spec.seed, "head")
         bundle = models.load(spec.model, spec.data, _device(), run.task.outputs, head_seed)
@@ -48,6 +51,8 @@ def execute(run: Run) -> None:
         data = _encoded(run, train_rows, bundle)
         outcome.model, outcome.data = bundle.origin, data.facts
     run.tracker.start(spec.run_id, spec.what(), *group_and_tags(spec, spec.origins))
+    if is_main_process():
+        say(outlook(spec, run.store, run.task, bundle, data.examples, len(eval_rows.rows)))
 
     with meter.phase("eval_before"):
         outcome.metrics_before = _score_before(run, bundle, eval_rows)
@@ -280,17 +285,20 @@ def _keep_facts(run: Run, result: train.TrainResult) -> None:
 
 
 def _export(run: Run, bundle: ModelBundle, adapter: Adapter, folder: Path) -> int:
-    """Stock PEFT LoRA for every method with low-rank layers, the whole checkpoint for full fine-tuning.
+    """Stock PEFT LoRA for every method with low-rank layers, the whole checkpoint for full fine-tuning; a model card.
 
     Returns:
         Size of the weights in bytes.
     """
     if adapter.layers:
-        factors, base = run.method.export(adapter), run.spec.identity.model.checkpoint
+        factors, (base, revision) = run.method.export(adapter), base_name(run.spec)
         head, biases = bundle.head, adapter.biases
-        return export_adapter(folder / "adapter", factors, bundle.module, bundle.kind, head, base, biases)
-    models.save(bundle, folder / "model")
-    return sum(file.stat().st_size for file in (folder / "model").glob("*.safetensors"))
+        export_adapter(folder / "adapter", factors, bundle.module, bundle.kind, head, base, biases, revision)
+    else:
+        models.save(bundle, folder / "model")
+    weights = folder / ("adapter" if adapter.layers else "model")
+    write_card(weights, run.spec, run.outcome.metrics_before, run.outcome.metrics, run.task.outputs)
+    return sum(file.stat().st_size for file in weights.glob("*.safetensors"))
 
 
 def _show(run: Run, metrics: dict[str, float]) -> str:

@@ -10,6 +10,7 @@ from statistics import mean
 
 from eva_bench.records.store import Store
 from eva_bench.settings.spec import RunSpec
+from eva_bench.system.progress import duration
 
 
 class Remaining:
@@ -57,11 +58,3 @@ def recorded_seconds(folder: Path) -> float | None:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # whoever reads records reports damaged ones
     return mean(totals) if totals else None
-
-
-def duration(seconds: float) -> str:
-    """For a person: `40 s`, `12 min`, `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

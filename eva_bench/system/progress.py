@@ -21,6 +21,14 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """For a person: `40 s`, `12 min`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 class Bar:
     """Progress of one phase.
 
@@ -68,7 +76,8 @@ class Bar:
         elif tenth > self.tenth or now - self.last_line > self.patience_s or done == total:
             speed = done / max(now - self.start, 1e-9)
             left = max(total - done, 0) / max(speed, 1e-9)
-            say(f"{self.title}: {done}/{total}  {note}  {speed:.1f}/s, {left:.0f} s left")
+            parts = (f"{self.title}: {done}/{total}", note, f"{speed:.1f}/s, {duration(left)} left")
+            say("  ".join(filter(None, parts)))
             self.tenth, self.last_line, self.patience_s = tenth, now, 60.0
 
     def close(self) -> None:

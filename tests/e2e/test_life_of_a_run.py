@@ -38,6 +38,7 @@ def adapter_bytes(runs, run_id: str) -> bytes:
 def test_the_same_command_twice_trains_once(command, small_run, places, monkeypatch, tmp_path):
     code, out, _ = command(*LORA, *small_run, *places)
     assert code == 0 and "settings of scale=pocket, model 'smollm2_135m' (model.path)" in out and "Next: " not in out
+    assert "ahead: 4 answers before and after, 2 steps of 4 examples; at most about " in out
     for part in ("exact_match_strict", "reference_loss", "record", "adapter", "W&B"):
         assert part in out
 

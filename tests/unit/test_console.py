@@ -43,6 +43,33 @@ def test_a_repetition_with_other_threads_says_so_with_the_digits_that_differ():
 
 
 @pytest.mark.parametrize(
+    ("now", "verdict"),
+    [
+        ({"exact_match_strict": 0.507, "reference_loss": 1.009}, "agrees with the record up to rounding"),
+        ({"exact_match_strict": 0.52, "reference_loss": 1.0}, "by more than rounding explains"),
+        ({"exact_match_strict": 0.5, "reference_loss": 1.02}, "by more than rounding explains"),
+        ({"exact_match_strict": 0.5}, "by more than rounding explains"),
+    ],
+)
+def test_other_threads_explain_a_small_difference_and_no_other(now, verdict):
+    known = record(metrics={"exact_match_strict": 0.5, "reference_loss": 1.0, "samples": 400}, hardware={"threads": 1})
+    again = {"metrics": now | {"samples": 400}}
+    assert verdict in comparison(known, record(**again, hardware={"threads": 2}))
+    assert comparison(known, record(**again, hardware={"threads": 1})).startswith("not equal to the record: ")
+
+
+def test_few_answers_differ_by_one_or_two():
+    known = record(metrics={"success": 0.8, "samples": 30}, hardware={"threads": 1})
+    said = comparison(known, record(metrics={"success": 0.8 + 2 / 30, "samples": 30}, hardware={"threads": 2}))
+    assert said.startswith("agrees with the record")
+
+
+@pytest.mark.parametrize(("kind", "word"), [("language", "tokens"), ("classifier", "texts"), ("vision", "images")])
+def test_what_entered_the_loss_is_named_by_its_kind(kind, word, tmp_path):
+    assert f"10 steps, 100 {word}" in summary(record(), make_spec({"model": {"kind": kind}}), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("changes", "cause"),
     [({"packages": {"torch": "3"}}, "torch"), ({"hardware": {"gpu": "X"}}, "gpu"), ({"code": {"commit": "b"}}, "code"),
      ({}, "are the same")],

@@ -4,6 +4,7 @@ import pytest
 
 from eva_bench.records.store import Store
 from eva_bench.sweeps import remaining
+from eva_bench.system.progress import duration
 from tests.records import make_spec, record
 
 
@@ -33,4 +34,4 @@ def test_without_records_nothing_is_promised(tmp_path):
 
 @pytest.mark.parametrize(("seconds", "text"), [(59, "59 s"), (90, "2 min"), (3600, "1 h 0 min"), (7500, "2 h 5 min")])
 def test_durations_are_for_people(seconds, text):
-    assert remaining.duration(seconds) == text
+    assert duration(seconds) == text
