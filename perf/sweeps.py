@@ -30,7 +30,7 @@ def measure(quick: bool = False) -> dict[str, dict]:
         seconds, states, stdout = _smoke(folder / "smoke", quick, "hydra/launcher=local")
         assert states == ["ok"] * 7, stdout
         figures["smoke suite, two processes"] = page.figure(round(seconds, 1), "s", "<= 180")
-        template = next(Store(folder / "smoke/results").read_all())
+        template = Store(folder / "smoke/results").read_all()[0]
         figures["overhead of a cell in a shared process"] = _overhead(folder / "shared")
         for name, arguments in (("2,002 cells, 7 settings", SEEDS), ("1,980 cells, 198 settings", SETTINGS)):
             first, again = _status(folder / arguments[0].partition("=")[2], arguments, template)
@@ -106,7 +106,7 @@ def _slurm(quick: bool) -> dict:
         ]
         seconds, states, stdout = _smoke(folder, quick, *job, environment=cluster.environment)
         assert states == ["ok"] * 7, stdout
-        records = list(Store(folder / "results").read_all())
+        records = Store(folder / "results").read_all()
         work = sum(cost.seconds for record in records for phase, cost in record.costs.items() if phase in WORK)
         return {
             "smoke suite, SLURM, one cell a job, one job at a time": page.figure(round(seconds, 1), "s", "-"),

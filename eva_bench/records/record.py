@@ -57,7 +57,7 @@ class Record(Outcome):
     init_id: str
     status: Status
     spec: RunSpec
-    origins: Origins = Origins()
+    origins: Origins = Field(default_factory=Origins)
     costs: dict[str, Cost] = Field(default_factory=dict)  # by phase
     code: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
@@ -161,9 +161,14 @@ def _flat(tree: Any, prefix: str = "") -> Any:
     """What `_nested` was given."""
     if not isinstance(tree, dict):
         return tree
+    if not any(isinstance(value, dict) for value in tree.values()):
+        return {prefix + name: value for name, value in tree.items()} if prefix else tree
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
     return flat
 
 

@@ -174,7 +174,7 @@ def choose(arguments: TuneArguments) -> int:
     key = arguments.task or arguments.family
     if key is None:
         raise UserError("Which records? Give family=<family> or task=<task>.")
-    chosen = select(list(Store(arguments.results_dir).read_all()), arguments.scale, key)
+    chosen = select(Store(arguments.results_dir).read_all(), arguments.scale, key)
     folder = paths.CONF / "tuned" / arguments.scale / key
     folder.mkdir(parents=True, exist_ok=True)
     for method, choice in sorted(chosen.items()):

@@ -56,7 +56,7 @@ def test_another_evaluation_reuses_the_training(command, small_run, places, monk
     assert command(*LORA, *small_run, *places)[0] == 0
     monkeypatch.setattr(train, "fit", None)  # a call would fail
     code, *_ = command(*LORA, *small_run, *places, "eval.limit=3")
-    records = list(Store(tmp_path / "results").read_all())
+    records = Store(tmp_path / "results").read_all()
     assert code == 0 and len(records) == 2 and len({record.train_id for record in records}) == 1
     assert sorted(record.reused["train"] for record in records) == [False, True]
 
@@ -73,7 +73,7 @@ def test_force_keeps_the_old_record_beside_the_new(command, small_run, places, t
 def test_a_sweep_runs_every_cell_and_reports_the_worst_exit_code(command, small_run, places, tmp_path):
     sweep = ["-m", "method=lora,full", "task=gsm8k", "train.precision=float32,bf16", *small_run, *places]
     code, out, _ = command(*sweep)
-    records = list(Store(tmp_path / "results").read_all())
+    records = Store(tmp_path / "results").read_all()
     assert code == 0 and [record.status for record in records] == ["ok"] * 4
     assert "4 of 4 cells were computed now." in out and "Next: " not in out
     assert len(re.findall(r"exact_match_strict \d\.\d{3}\b", out)) == 4  # of the table: percentages have one digit
@@ -96,7 +96,7 @@ def test_broken_tracking_is_one_warning_and_the_run_goes_on(command, small_run, 
     code, _, err = command(*LORA, *usual, *places, "tracking.mode=online")
     assert code == 0 and err.count("tracking is switched off for this run: RuntimeError: no route to host") == 1
     assert "and more lines" not in err
-    assert next(Store(tmp_path / "results").read_all()).status == "ok"
+    assert Store(tmp_path / "results").read_all()[0].status == "ok"
 
 
 def test_offline_tracking_holds_the_run_in_a_folder_of_its_own(command, small_run, places, tmp_path):
@@ -140,7 +140,7 @@ def test_two_seeds_started_together_do_not_collide_and_one_seed_twice_runs_once(
     outputs = [process.communicate(timeout=200) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert "\r" not in "".join(out + err for out, err in outputs)  # plain lines where there is no terminal
-    records = list(Store(tmp_path / "results").read_all())
+    records = Store(tmp_path / "results").read_all()
     assert [(record.seed, record.status) for record in records] == [(0, "ok"), (1, "ok")]
     assert sum("already done" in out for out, _ in outputs) == 1
     assert not list((tmp_path / "results/records").glob("superseded/*"))
@@ -154,7 +154,7 @@ def test_wait_false_leaves_a_cell_that_another_process_runs(command, small_run, 
     with Store(tmp_path / "results").claim(spec.run_id, wait=False):
         code, out, _ = command(*LORA, *small_run, *places, "wait=false")
     assert code == 0 and "another process runs this cell" in out and time.monotonic() - began < 60
-    assert not list(Store(tmp_path / "results").read_all())
+    assert not Store(tmp_path / "results").read_all()
 
 
 @pytest.mark.parametrize("fact", [{"layer": "many"}, {"layer": object()}])

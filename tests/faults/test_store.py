@@ -282,6 +282,6 @@ def test_two_checkouts_share_one_results_folder(small_run, tmp_path):
     processes = [start([*cells, f"runs_dir={tmp_path / name}"], root) for name, root in (("a", ROOT), ("b", other))]
     outputs = [process.communicate(timeout=200) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    records = list(Store(tmp_path / "results").read_all())
+    records = Store(tmp_path / "results").read_all()
     assert [record.status for record in records] == ["ok", "ok"] and not leftovers(tmp_path / "results")
     assert not list((tmp_path / "results").glob("superseded/*"))  # nobody did a cell twice

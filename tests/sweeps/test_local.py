@@ -61,5 +61,5 @@ def test_a_sweep_in_one_process_stops_at_a_signal(small_run, places, tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    records = list(Store(tmp_path / "results").read_all())
+    records = Store(tmp_path / "results").read_all()
     assert [record.status for record in records] == ["interrupted"]  # the second never began
