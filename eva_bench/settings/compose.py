@@ -9,6 +9,7 @@ family (`<scale>/glue`).
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -35,6 +38,8 @@ from eva_bench.system import paths
 from eva_bench.system.errors import UserError, did_you_mean
 from eva_bench.system.files import sha256_of
 
+Choices = tuple[str, ...]
+VALUE = re.compile(rf"({'|'.join(Settings.model_fields)})\.[\w.]+=")  # a value of a section, not a choice of one
 HIDDEN = ("data.root", "model.path", "results_dir", "runs_dir")  # paths of a user's machine
 
 register()
@@ -49,8 +54,12 @@ def compose_spec(overrides: Sequence[str]) -> RunSpec:
     return to_spec(compose_settings(overrides), overrides)
 
 
-def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
+def compose_settings(overrides: Sequence[str], known: dict[Choices, DictConfig] | None = None) -> dict[str, Any]:
     """All settings as plain values, and which tuned file entered: what depends on conf/ and the overrides alone.
+
+    Args:
+        overrides: of the command line.
+        known: what was composed for the same choices before, kept by the caller for sweeps over values.
 
     Raises:
         UserError: as compose_spec.
@@ -65,7 +74,7 @@ def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
     tuned = _existing("tuned", [f"{scale}/{key}/{method}" for key in selection_keys])
     if tuned and not _chosen(overrides, "tuned"):
         extra.append(f"tuned={tuned}")
-    config = _compose([*extra, *overrides])
+    config = _with_values([*extra, *overrides], known)
     try:
         settings = _plain_values(config)
     except OmegaConfBaseException as error:
@@ -85,11 +94,37 @@ def compose_settings(overrides: Sequence[str]) -> dict[str, Any]:
     return {"settings": settings, "tuned": [item.split("=", 1)[1] for item in extra if item.startswith("tuned=")]}
 
 
-def _plain_values(config: DictConfig) -> dict[str, Any]:
-    """No config node travels further than this. Raises UserError where a value is missing."""
+def _with_values(overrides: Sequence[str], known: dict[Choices, DictConfig] | None) -> DictConfig:
+    """The settings of a composition. Where `known` has its choices, only values such as `train.lr=0.1` are put in.
+
+    Composing takes Hydra a hundred times longer than putting in a value. What does not go this way, a mistake among
+    it, is composed by Hydra as ever.
+    """
+    choices = tuple(item for item in overrides if not VALUE.match(item))
+    if known is None or len(choices) == len(overrides) or any(item.startswith(("+", "~")) for item in choices):
+        return _ours(_compose(overrides))
+    try:
+        if choices not in known:
+            known[choices] = _ours(_compose(choices))
+        config = copy.deepcopy(known[choices])
+        for value in OverridesParser.create().parse_overrides([item for item in overrides if VALUE.match(item)]):
+            OmegaConf.update(config, value.key_or_group, value.value(), merge=True)
+    except (UserError, HydraException, OmegaConfBaseException):
+        return _ours(_compose(overrides))
+    return config
+
+
+def _ours(config: DictConfig) -> DictConfig:
+    """Our sections of what Hydra composed."""
     ours = OmegaConf.masked_copy(config, list(Settings.model_fields))
     if "pocket" not in ours.task:  # a task may lack a stand-in; recipes refer to it
         OmegaConf.update(ours, "task.pocket", None, force_add=True)
+    OmegaConf.set_struct(ours, True)  # what is put in later must be known, too
+    return ours
+
+
+def _plain_values(ours: DictConfig) -> dict[str, Any]:
+    """No config node travels further than this. Raises UserError where a value is missing."""
     if missing := sorted(OmegaConf.missing_keys(ours)):
         raise UserError(f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line.")
     settings = OmegaConf.to_container(ours, resolve=True)

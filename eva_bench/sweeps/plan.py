@@ -19,8 +19,9 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
+from omegaconf import DictConfig
 
-from eva_bench.settings.compose import compose_settings, to_spec
+from eva_bench.settings.compose import Choices, compose_settings, to_spec
 from eva_bench.settings.schema import where_settings
 from eva_bench.settings.spec import RunSpec
 from eva_bench.system import paths
@@ -185,6 +186,7 @@ class Composer:
         self._file = runs_dir / "cache" / "composed.json"
         self._code = _digest_of_conf()
         self._specs: dict[tuple[str, ...], RunSpec] = {}
+        self._choices: dict[Choices, DictConfig] = {}
         try:
             stored = read_sealed(self._file)
             self._composed = dict(stored["composed"]) if stored["code"] == self._code else {}
@@ -199,7 +201,7 @@ class Composer:
             key = json.dumps(rest)
             if key not in self._composed:
                 self.slow = True
-                self._composed[key] = compose_settings(rest)
+                self._composed[key] = compose_settings(rest, self._choices)
             self._specs[rest] = to_spec(self._composed[key], rest)
         spec = self._specs[rest]
         line_of_cell = [*spec.origins.command_line, *seeds]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 from eva_bench.settings import compose as compose_module
 from eva_bench.settings.compose import compose_spec
 from eva_bench.settings.spec import RunSpec, fingerprint, stream_seed
+from eva_bench.sweeps import plan
 from eva_bench.system.errors import UserError
 from tests.checkpoints import write_checkpoint
 from tests.conftest import ROOT
@@ -207,8 +209,24 @@ def test_the_short_way_to_the_recipe_is_the_long_way(extra, monkeypatch):
     assert compose_module.compose_settings(overrides) == short
 
 
-def test_another_results_folder_shares_no_cache_unless_told_so(base):
-    plain = [item for item in base if not item.startswith("runs_dir")]
-    for given, wanted in ((["results_dir=again"], "again/runs"), (["results_dir=./results"], "runs"), ([], "runs"),
-                          (["results_dir=again", "runs_dir=runs"], "runs")):  # fmt: skip
-        assert compose_spec([*plain, *given]).where.runs_dir == wanted
+@pytest.mark.parametrize("suite", ["rates", "rank", "scaling", "decay"])
+def test_values_put_into_known_choices_give_what_hydra_composes(suite):
+    grids = [plan._axes(plan._as_overrides(grid)) for grid in plan.read_suite(suite)["grids"]]
+    lines = [line for grid in grids for line in plan._combinations(grid)]
+    known: dict = {}
+    for line in random.Random(0).sample(lines, min(12, len(lines))):
+        overrides = [*line, "train.weight_decay=0.1", "data.root=null"]
+        assert compose_module.compose_settings(overrides, known) == compose_module.compose_settings(overrides)
+    assert known
+
+
+@pytest.mark.parametrize("mistake", ["train.lrr=1", "train.lr=abc", "adapter.rank=2.5", "method.x=1", "data.root.x=1"])
+def test_a_mistake_in_a_value_is_explained_alike_where_the_choices_are_known(mistake):
+    known: dict = {}
+    compose_module.compose_settings(["task=gsm8k", "method=lora", "train.lr=1"], known)
+    sentences = set()
+    for choices in (known, None):
+        with pytest.raises(UserError, match=re.escape(mistake.split("=")[0])) as error:
+            compose_module.compose_settings(["task=gsm8k", "method=lora", mistake], choices)
+        sentences.add(str(error.value))
+    assert len(sentences) == 1
