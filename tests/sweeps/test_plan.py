@@ -11,7 +11,7 @@ import pytest
 from eva_bench.settings.compose import compose_spec
 from eva_bench.sweeps import plan as plan_module
 from eva_bench.sweeps.execute import is_sweep, left_to_do, read_request, spread_config
-from eva_bench.sweeps.plan import make_plan
+from eva_bench.sweeps.plan import make_plan, read_suite
 from eva_bench.sweeps.worker import read_cells, write_cells
 from eva_bench.system import paths
 from eva_bench.system.errors import UserError
@@ -48,7 +48,11 @@ def suite(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", choices("suite"))
-def test_every_suite_plans_cells_and_says_how_to_run_it(name, base):
+def test_every_suite_plans_cells_and_says_how_to_run_it(name, base, request):
+    if any(grid.get("scale") == "small" for grid in read_suite(name)["grids"]):  # real data
+        folder = request.getfixturevalue("real_data")
+        model = folder / "models/sentence-transformers/all-MiniLM-L6-v2"
+        base = [*base[1:], f"data.root={folder / 'hub'}", f"model.path={model}"]
     plan = make_plan(name, [*base, "seed=0", "method=eva", "train.lr=1e-3"])
     assert plan.cells and len({cell.run_id for cell in plan.cells}) == len(plan.cells)
     text = (CONF / "suite" / f"{name}.yaml").read_text()

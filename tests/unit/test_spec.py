@@ -49,6 +49,7 @@ OTHER = {  # choices and lists
     "schedule": "linear",
     "scaling": "rslora",
     "magnitude": True,
+    "decay_all_factors": True,
     "stage": "tune",
     "targets": ["x"],
     "harness_sha256": ["x"],
