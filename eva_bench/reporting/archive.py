@@ -10,12 +10,8 @@ from typing import Any
 
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
-from eva_bench.settings.schema import where_settings
 from eva_bench.settings.spec import fingerprint
 from eva_bench.system.errors import UserError
-
-# Overrides that choose a cell, or say where and how to run; any other makes a run a private experiment.
-CELL_OVERRIDES = {"method", "task", "scale", "model", "seed", "stage", "suite"} | where_settings()
 
 
 class Run(Record):
@@ -106,7 +102,7 @@ class Run(Record):
         values of its own folder or none: `recipe=paper/glue_deberta/rte tuned=paper/glue_deberta/rte/eva`.
         """
         chosen = dict(item.split("=", 1) for item in self.command_line if "=" in item)
-        keys = {item.split("=")[0].lstrip("+~") for item in self.command_line} - CELL_OVERRIDES
+        keys = self.origins.own_settings
         recipe, tuned = chosen.get("recipe"), chosen.get("tuned")
         if recipe and (tuned in (None, "null") or str(tuned).startswith(f"{recipe}/")):
             keys -= {"recipe", "tuned"}

@@ -31,6 +31,12 @@ def introduction(spec: RunSpec) -> str:
             f"train.lr={spec.train.lr:g}. "
             f"To tune it: suite=rates method={spec.method.name}, then make select (docs/add_a_method.md)."
         )
+    own = sorted(spec.origins.own_settings | set(own_inputs(spec)))
+    if own and spec.stage == "final" and Path(spec.where.results_dir) == Path("results"):
+        lines.append(
+            f"An experiment of your own ({', '.join(own)}): tables show it apart from the benchmark. "
+            "results_dir=mine keeps its record apart, too."
+        )
     if not own_inputs(spec):
         lines.append(f"Next: {spec.scale.hint.format(task=spec.task.name)}.")
     return "\n".join(lines)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from eva_bench.system.processes import distributed
+from eva_bench.system.processes import distributed, is_main_process
 
 FOR_EVER = timedelta(days=365)  # the main process may wait for another job's run
 GOODBYE = timedelta(seconds=60)
@@ -59,6 +60,18 @@ def told_to_run(run_id: str) -> bool:
     wanted = store.get(key) == b"run"
     store.set(f"{key}/{os.environ['RANK']}", "seen")
     return wanted
+
+
+def cells_of_main(run_ids: Sequence[str]) -> set[str]:
+    """The cells of a sweep that the main process wants to run: records may appear while the others look."""
+    if not distributed():
+        return set(run_ids)
+    key, store = _key("sweep"), _store()
+    if not is_main_process():
+        store.wait([key], FOR_EVER)
+        return set(json.loads(store.get(key)))
+    store.set(key, json.dumps(list(run_ids)))
+    return set(run_ids)
 
 
 def _key(run_id: str) -> str:

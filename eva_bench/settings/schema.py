@@ -7,6 +7,7 @@ schema, the refusal of bad values, fingerprints, the summary of a command line. 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -201,11 +202,12 @@ def groups() -> dict[str, type[Frozen]]:
     return {name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, Frozen)}
 
 
-def where_settings() -> set[str]:
+@cache
+def where_settings() -> frozenset[str]:
     """Dotted names of all settings that say where or how to run: `data.root`, `threads`, `tracking.mode`, ..."""
     names = {name for name, field in Settings.model_fields.items() if is_where(field)}
     for group, section in groups().items():
         names |= {
             f"{group}.{name}" for name, field in section.model_fields.items() if is_where(field) or group in names
         }
-    return names
+    return frozenset(names)

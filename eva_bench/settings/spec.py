@@ -21,12 +21,14 @@ from eva_bench.settings.schema import (
     WhereSettings,
     is_where,
     where_field,
+    where_settings,
 )
 from eva_bench.system.files import sha256_of
 from eva_bench.system.frozen import Frozen
 
 # Raised by hand whenever a change of the code changes numbers: old records then count as stale.
 PROTOCOL = 3
+CELL = {"method", "task", "scale", "model", "seed", "stage", "suite"}  # settings that choose a cell
 
 
 class Identities(Frozen):
@@ -43,6 +45,11 @@ class Origins(Frozen):
     command_line: list[str] = Field(default_factory=list)
     tuned: list[str] = Field(default_factory=list)
     suite: str | None = None
+
+    @property
+    def own_settings(self) -> set[str]:
+        """Settings of the command line that neither choose a cell nor say where and how to run it."""
+        return {item.split("=")[0].lstrip("+~") for item in self.command_line} - CELL - where_settings()
 
 
 class RunSpec(Frozen):

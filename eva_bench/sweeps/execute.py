@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from eva_bench.records.store import Store
 from eva_bench.run.console import untuned
+from eva_bench.run.ranks import cells_of_main
 from eva_bench.settings.explain import explain_hydra_error
 from eva_bench.settings.spec import RunSpec
 from eva_bench.sweeps.plan import Cell, Plan, make_plan, read_yaml
@@ -36,6 +37,7 @@ from eva_bench.system import paths
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import check_writable, sha256_of
 from eva_bench.system.paths import CONF, ROOT, is_group
+from eva_bench.system.processes import is_main_process
 from eva_bench.system.progress import say
 
 LAUNCHER = "hydra/launcher"
@@ -110,7 +112,8 @@ def main(arguments: Sequence[str]) -> int:
         show_plan(plan.name, states)
         return 0
     config = spread_config(request, plan)
-    specs = left_to_do(states)
+    wanted = cells_of_main([spec.run_id for spec in left_to_do(states)])
+    specs = [cell.spec for cell in plan.cells if cell.run_id in wanted]
     say(f"{plan.name}: {count(states)}; {len(specs)} to run")
     for spec in {spec.method.name: spec for spec in specs if untuned(spec)}.values():
         say(f"{spec.method.name} has no tuned values for {spec.task.name}: train.lr={spec.train.lr:g} is the recipe's")
@@ -118,6 +121,8 @@ def main(arguments: Sequence[str]) -> int:
         Store(where[0]).check_writable()
         check_writable(Path(where[1]), "runs")
     code = _run(request, plan, specs, config) if specs else 0
+    if not is_main_process():
+        return code  # the main one may still be writing the last record
     states = examine(plan)
     show(plan.name, states)
     show_means(states)

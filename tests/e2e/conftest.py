@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eva_bench import cli
+from eva_bench import cli, models
+from eva_bench.system import paths
 from pocket.datasets import gsm8k
 from tests.checkpoints import write_checkpoint
+from tests.conftest import CONF, ROOT
 
 ROWS = 40
 SHORT_RUN = ["train.steps=2", "train.batch_size=4", "train.micro_batch_size=2", "calibration.batch_size=4",
@@ -81,3 +85,44 @@ def command(monkeypatch, capfd):
         return code, captured.out, captured.err
 
     return call
+
+
+def copy_of_project(folder: Path) -> None:
+    """Everything that git knows, apart from results and pictures, in a folder that is no repository."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for file in listed.splitlines():
+        if not file.startswith(("results/", "docs/img")) and (ROOT / file).is_file():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, folder / file)
+
+
+@pytest.fixture
+def refused(command, small_run, places, tmp_path, monkeypatch):
+    """Run with the given arguments; the one sentence of the refusal, after checking its form."""
+
+    def no_weights(*_):
+        raise AssertionError("weights were loaded before the mistake was noticed")
+
+    def call(*arguments: str, usual: bool = True, loads: bool = False) -> str:
+        if not loads:
+            monkeypatch.setattr(models, "load", no_weights)
+        start = ["method=lora", "task=gsm8k", *small_run] if usual else [*small_run]
+        code, out, err = command(*start, *places, *arguments)
+        assert code == 2, err
+        assert "Traceback" not in out + err
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and len(lines[0]) < 600
+        assert err.splitlines()[-1] == lines[0] and "Error executing job" not in err
+        assert not list((tmp_path / "results").rglob("*.json"))
+        return lines[0]
+
+    return call
+
+
+@pytest.fixture
+def own_conf(tmp_path, monkeypatch) -> Path:
+    """A copy of conf/ that a test may spoil."""
+    folder = tmp_path / "conf"
+    shutil.copytree(CONF, folder)
+    monkeypatch.setattr(paths, "CONF", folder)
+    return folder

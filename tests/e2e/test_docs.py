@@ -6,10 +6,10 @@ checked with the commands of the pages.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 
@@ -18,6 +18,7 @@ import torch
 
 from eva_bench.sweeps import plan
 from tests.conftest import ROOT
+from tests.e2e.conftest import copy_of_project
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHORT = [
@@ -129,6 +130,22 @@ def test_what_a_page_fetches_is_what_it_runs():
         assert wanted == {item for item in shlex.split(run) if item.startswith(("task=", "scale=", "model="))}, run
 
 
+def test_signatures_on_the_page_of_methods_are_those_of_the_code():
+    from eva_bench.methods.base import LowRankMethod, Method
+    from eva_bench.methods.gradients import GradientMethod
+
+    page = (ROOT / "docs/add_a_method.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+)\(([^`]*)\)`", page[page.index("## What a method can change") :])
+    checked = []
+    for name, written in named:
+        owner = next((kind for kind in (Method, LowRankMethod, GradientMethod) if name in vars(kind)), None)
+        if owner is not None:
+            wanted = [given for given in inspect.signature(getattr(owner, name)).parameters if given != "self"]
+            assert [part.split("=")[0].strip() for part in written.split(",")] == wanted, name
+            checked.append(name)
+    assert {"parameter_groups", "optimizer", "penalty", "initialise", "gradient_factors", "check"} <= set(checked)
+
+
 def test_every_link_of_a_page_leads_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
@@ -138,11 +155,7 @@ def test_every_link_of_a_page_leads_somewhere():
 @pytest.mark.parametrize("name", ["add_a_method", "add_a_task"])
 def test_the_worked_example_of_a_page_works(name, tmp_path, places):
     copy = tmp_path / "project"
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for file in listed.splitlines():
-        if not file.startswith(("results/", "docs/img")) and (ROOT / file).is_file():
-            (copy / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / file, copy / file)
+    copy_of_project(copy)
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     files = re.findall(r"^## \d\. [^\n]*`([^`\n]+)`\n+```\w+\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(files) >= 2

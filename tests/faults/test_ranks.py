@@ -13,16 +13,16 @@ from eva_bench.settings.compose import compose_spec
 from tests.conftest import ROOT
 
 LORA = ["method=lora", "task=gsm8k"]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "run.py"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 @pytest.fixture
 def torchrun(small_run, places):
     """`torchrun --nproc_per_node 2 run.py` with a small run: exit code and output."""
 
-    def call(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, *TORCHRUN, *LORA, *small_run, *places, *arguments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    def call(*arguments: str, script: str = "run.py") -> tuple[int, str]:
+        command = [sys.executable, *TORCHRUN, script, *LORA, *small_run, *places, *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150)
         return done.returncode, done.stdout + done.stderr
 
@@ -35,6 +35,20 @@ def test_both_leave_a_cell_that_another_process_runs(torchrun, small_run, places
         code, output = torchrun("wait=false")
     assert code == 0 and output.count("left to it (wait=false)") == 1, output
     assert not list(store.read_all())
+
+
+def test_a_sweep_whose_records_appear_while_the_others_look_ends(torchrun, small_run, places, tmp_path):
+    script = tmp_path / "later.py"
+    script.write_text(
+        "import os, sys\n"
+        "from eva_bench import cli\n"
+        "from eva_bench.sweeps import execute\n"
+        "if os.environ['RANK'] == '1': execute.left_to_do = lambda states: []  # it looked when all was done\n"
+        "sys.exit(cli.main())\n"
+    )
+    code, output = torchrun("-m", "seed=0,1", script=str(script))
+    assert code == 0 and output.count("2 of 2 cells were computed now") == 1, output
+    assert sorted(record.seed for record in Store(tmp_path / "results").read_all()) == [0, 1]
 
 
 def test_both_run_a_cell_and_both_leave_it_once_it_is_done(torchrun, tmp_path):

@@ -20,6 +20,19 @@ def test_the_first_line_says_whose_model_and_data_these_are():
     assert "stand-ins" not in own and "Next" not in own and "(model.path)" in own and "(data.root)" in own
 
 
+def test_an_experiment_of_ones_own_is_told_where_it_belongs():
+    for changes, named in (
+        ({"origins": {"command_line": ["method=lora", "task=gsm8k", "train.lr=1", "threads=1"]}}, "(train.lr)"),
+        ({"model": {"path": "/x/model"}}, "(model.path)"),
+    ):
+        said = introduction(make_spec(SCALE | changes))
+        assert f"An experiment of your own {named}" in said and "results_dir=mine" in said
+        assert "of your own" not in introduction(make_spec(SCALE | changes | {"where": {"results_dir": "mine"}}))
+        assert "of your own" not in introduction(make_spec(SCALE | changes | {"stage": "tune"}))
+    usual = {"origins": {"command_line": ["method=lora", "task=gsm8k", "seed=1", "threads=1", "force=true"]}}
+    assert "of your own" not in introduction(make_spec(SCALE | usual | {"model": {"path": "pocket:language"}}))
+
+
 def test_a_method_without_tuned_values_says_at_which_rate_it_runs(tmp_path, monkeypatch):
     spec = make_spec(SCALE | {"train": {"lr": 0.003}})
     monkeypatch.setattr(paths, "CONF", tmp_path)

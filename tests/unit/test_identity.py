@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import time
+
 import pytest
 
+from eva_bench.assets.identity import cached_sha256
 from eva_bench.methods.base import Method
 from eva_bench.settings.build import build
 from eva_bench.settings.compose import compose_spec
@@ -56,3 +61,20 @@ def test_a_target_that_is_no_method_is_refused_and_never_called(target, spec):
 def test_a_task_is_built_from_its_choice(spec):
     task = build(spec.task, Task)
     assert (task.name, task.family) == ("gsm8k", "math")
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["written over", "replaced"])
+def test_other_weights_of_the_same_size_and_time_stamp_are_noticed(replaced, tmp_path):
+    file, other = tmp_path / "model.safetensors", tmp_path / "other"
+    file.write_bytes(b"a" * 100)
+    stamps = file.stat()
+    assert cached_sha256(file, str(tmp_path)) == hashlib.sha256(b"a" * 100).hexdigest()
+    time.sleep(0.05)  # clocks of file systems are coarse
+    if replaced:
+        other.write_bytes(b"b" * 100)
+        other.replace(file)
+    else:
+        file.write_bytes(b"b" * 100)
+    os.utime(file, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+    assert file.stat().st_mtime_ns == stamps.st_mtime_ns
+    assert cached_sha256(file, str(tmp_path)) == hashlib.sha256(b"b" * 100).hexdigest()

@@ -40,6 +40,12 @@ def test_the_ablation_on_evas_page_is_the_committed_table():
     assert {name: tuple(values) for name, *values in shown} == {name: table[name] for name, *_ in shown}
 
 
+def test_the_first_screen_says_what_is_needed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    first = README[: README.index("make run")]
+    assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in first and "GB of disk" in first
+
+
 def test_every_make_target_and_link_exists():
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"make ([a-z-]+)", README)):

@@ -40,7 +40,7 @@ def content(archive: Archive, runs_dir: Path) -> dict[str, Any]:
     }
     overall = next((t for t in tables if t.name == "overall-statistics"), None)
     return {
-        "facts": _facts(archive),
+        "facts": _facts(archive, scales),
         "origin": origin(archive.runs) if archive.runs else "No records yet.",
         "pocket": POCKET if "pocket" in archive.scales() else "",
         "overall": overall,
@@ -51,13 +51,14 @@ def content(archive: Archive, runs_dir: Path) -> dict[str, Any]:
     }
 
 
-def _facts(archive: Archive) -> dict[str, int]:
-    """The numbers at the top of the page."""
+def _facts(archive: Archive, scales: list[dict[str, Any]]) -> dict[str, int]:
+    """The numbers at the top of the page; tasks as the tables below count them: a union of sets is as many tasks."""
     done = [run for run in archive.runs if run.status == "ok"]
+    tasks = {title for data in scales for cells in data["scores"].values() for title in cells}
     return {
         "records": len(archive.runs),
         "finished": len(done),
-        "tasks": len({run.task for run in done}),
+        "tasks": len(tasks or {run.task for run in done}),
         "methods": len({run.method for run in done}),
         "seeds": len({run.seed for run in done if run.stage == "final"}),
     }
