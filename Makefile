@@ -7,6 +7,11 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
+# `make tables results_dir=mine` would be ignored by make: settings go to the command in ARGS.
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(filter-out ARGS SUITE TASK SCALE MODEL DATA PYTHON VENV,$(GIVEN))
+$(if $(UNKNOWN),$(error unknown: $(UNKNOWN). Settings of a command go into ARGS, as in: make tables ARGS="results_dir=mine"))
+
 .PHONY: help setup run test lint perf benchmark fetch tables claims probes figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
 
 help:  ## List the targets

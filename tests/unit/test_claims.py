@@ -163,3 +163,12 @@ def test_the_committed_page_is_what_the_records_give_and_a_script_without_this_p
     again = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     sections = re.findall(r"^## (\d+)\..*?\*\*Scale pocket: ([a-z ]+?)(?: here)?\.\*\*", text, re.MULTILINE | re.DOTALL)
     assert len(again) == 21 and dict(sections) == again
+
+
+def test_verdicts_of_another_folder_leave_the_committed_page_alone(tmp_path, capsys):
+    before = PAGE.read_bytes()
+    (tmp_path / "records").mkdir()
+    assert main([f"results_dir={tmp_path}"]) == 0
+    assert (tmp_path / "claims.md").is_file() and PAGE.read_bytes() == before
+    assert main([f"results_dir={tmp_path / 'nosuch'}"]) == 2
+    assert "cannot be written" in capsys.readouterr().err

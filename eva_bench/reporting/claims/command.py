@@ -12,7 +12,7 @@ from eva_bench.reporting.claims.page import render
 from eva_bench.reporting.claims.spec import check_methods, read_claims
 from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
-from eva_bench.system.paths import ROOT
+from eva_bench.system.paths import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "claims.md"
 
@@ -23,8 +23,8 @@ class ClaimsArguments(Arguments):
     make claims
     """
 
-    results_dir: Path = Field(ROOT / "results", description="folder of the records")
-    page: Path = Field(PAGE, description="the page to write")
+    results_dir: Path = Field(RESULTS, description="folder of the records")
+    page: Path | None = Field(None, description="to write: docs/claims.md; of another results_dir, its claims.md")
 
 
 def claims(arguments: ClaimsArguments) -> int:
@@ -33,11 +33,13 @@ def claims(arguments: ClaimsArguments) -> int:
     for claim in found:
         check_methods(claim)
     text = render(found, Archive.load(arguments.results_dir))
+    own = arguments.results_dir.resolve() != RESULTS.resolve()
+    page = arguments.page or (arguments.results_dir / "claims.md" if own else PAGE)
     try:
-        arguments.page.write_text(text, encoding="utf-8")
+        page.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"the claims cannot be written to '{arguments.page}': {error.strerror}.") from error
-    print(f"{arguments.page}: {len(found)} claims")
+        raise UserError(f"the claims cannot be written to '{page}': {error.strerror}.") from error
+    print(f"{page}: {len(found)} claims")
     return 0
 
 
