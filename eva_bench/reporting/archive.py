@@ -10,7 +10,7 @@ from typing import Any
 
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
-from eva_bench.settings.spec import fingerprint
+from eva_bench.settings.spec import fingerprint, private_settings
 from eva_bench.system.errors import UserError
 
 
@@ -96,35 +96,8 @@ class Run(Record):
 
     @property
     def private_overrides(self) -> set[str]:
-        """Settings of the command line beyond the cell: such a run is a private experiment, not part of the benchmark.
-
-        Where files lie is no change, but another model or other data are. Nor is a committed recipe, with the tuned
-        values of its own folder or none: `recipe=paper/glue_deberta/rte tuned=paper/glue_deberta/rte/eva`.
-        """
-        chosen = dict(item.split("=", 1) for item in self.command_line if "=" in item)
-        keys = self.origins.own_settings
-        recipe, tuned = chosen.get("recipe"), chosen.get("tuned")
-        if recipe and (tuned in (None, "null") or str(tuned).startswith(f"{recipe}/")):
-            keys -= {"recipe", "tuned"}
-        if self._own_data:
-            keys.add("data.root")
-        if self._own_model:
-            keys.add("model.path")
-        return keys
-
-    @property
-    def _own_data(self) -> bool:
-        """Whether the rows are not those that the scale's tables are about."""
-        identities = (self.spec.identity.train_data, self.spec.identity.eval_data)
-        local = self.scale == "pocket" and self.spec.data.source == "hub"
-        return local or any(identity.as_pinned is False for identity in identities)
-
-    @property
-    def _own_model(self) -> bool:
-        """Whether the checkpoint is a folder of somebody's, not the one that the model's settings name."""
-        model = self.spec.model
-        known = (model.name, model.hub_id, (model.hub_id or "").rpartition("/")[2])
-        return self.checkpoint not in known
+        """Settings beyond the cell: a run that has any is a private experiment, not part of the benchmark."""
+        return private_settings(self.spec, self.origins)
 
 
 class Archive:

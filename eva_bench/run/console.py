@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from eva_bench.records.record import Record
-from eva_bench.settings.spec import RunSpec
+from eva_bench.settings.spec import RunSpec, private_settings
 from eva_bench.system import paths
 
 # What another order of the same sums changes by the end of a training, with room (docs/decisions.md).
@@ -31,7 +31,7 @@ def introduction(spec: RunSpec) -> str:
             f"train.lr={spec.train.lr:g}. "
             f"To tune it: suite=rates method={spec.method.name}, then make select (docs/add_a_method.md)."
         )
-    own = sorted(spec.origins.own_settings | set(own_inputs(spec)))
+    own = sorted(private_settings(spec, spec.origins))
     if own and spec.stage == "final" and Path(spec.where.results_dir) == Path("results"):
         lines.append(
             f"An experiment of your own ({', '.join(own)}): tables show it apart from the benchmark. "

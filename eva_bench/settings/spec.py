@@ -46,11 +46,6 @@ class Origins(Frozen):
     tuned: list[str] = Field(default_factory=list)
     suite: str | None = None
 
-    @property
-    def own_settings(self) -> set[str]:
-        """Settings of the command line that neither choose a cell nor say where and how to run it."""
-        return {item.split("=")[0].lstrip("+~") for item in self.command_line} - CELL - where_settings()
-
 
 class RunSpec(Frozen):
     """Everything that determines the numbers of a run; and, apart from it, where it works and where values came from.
@@ -113,6 +108,36 @@ class RunSpec(Frozen):
     def from_json(cls, text: str) -> RunSpec:
         """The specification that `to_json` wrote."""
         return cls.model_validate_json(text)
+
+
+def private_settings(spec: RunSpec, origins: Origins) -> set[str]:
+    """Settings beyond the cell: a run that has any is a private experiment, not part of the benchmark.
+
+    Where files lie is no change, but another model or other data are. Nor is a committed recipe, with the tuned values
+    of its own folder or none: `recipe=paper/glue_deberta/rte tuned=paper/glue_deberta/rte/eva`.
+    """
+    chosen = dict(item.split("=", 1) for item in origins.command_line if "=" in item)
+    keys = {item.split("=")[0].lstrip("+~") for item in origins.command_line} - CELL - where_settings()
+    recipe, tuned = chosen.get("recipe"), chosen.get("tuned")
+    if recipe and (tuned in (None, "null") or str(tuned).startswith(f"{recipe}/")):
+        keys -= {"recipe", "tuned"}
+    if _own_data(spec):
+        keys.add("data.root")
+    if _own_model(spec):
+        keys.add("model.path")
+    return keys
+
+
+def _own_data(spec: RunSpec) -> bool:
+    """Whether the rows are not those that the scale's tables are about."""
+    local = spec.scale.name == "pocket" and spec.data.source == "hub"
+    return local or any(data.as_pinned is False for data in (spec.identity.train_data, spec.identity.eval_data))
+
+
+def _own_model(spec: RunSpec) -> bool:
+    """Whether the checkpoint is a folder of somebody's, not the one that the model's settings name."""
+    known = (spec.model.name, spec.model.hub_id, (spec.model.hub_id or "").rpartition("/")[2])
+    return spec.identity.model.checkpoint not in known
 
 
 def what(value: Any) -> Any:

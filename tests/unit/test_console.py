@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from eva_bench.cli import help_text
 from eva_bench.run.console import comparison, introduction, summary
 from eva_bench.system import paths
 from eva_bench.system.progress import Bar
+from tests.conftest import CONF
 from tests.records import make_spec, record
 
 SCALE = {"scale": {"name": "pocket", "title": "small stand-ins", "hint": "scale=lite"}}
@@ -23,12 +26,15 @@ def test_the_first_line_says_whose_model_and_data_these_are():
 def test_an_experiment_of_ones_own_is_told_where_it_belongs():
     for changes, named in (
         ({"origins": {"command_line": ["method=lora", "task=gsm8k", "train.lr=1", "threads=1"]}}, "(train.lr)"),
-        ({"model": {"path": "/x/model"}}, "(model.path)"),
+        ({"identity": {"model": {"checkpoint": "model"}}}, "(model.path)"),
+        ({"identity": {"eval_data": {"as_pinned": False}}}, "(data.root)"),
     ):
         said = introduction(make_spec(SCALE | changes))
         assert f"An experiment of your own {named}" in said and "results_dir=mine" in said
         assert "of your own" not in introduction(make_spec(SCALE | changes | {"where": {"results_dir": "mine"}}))
         assert "of your own" not in introduction(make_spec(SCALE | changes | {"stage": "tune"}))
+    pinned = {"identity": {"eval_data": {"as_pinned": True}}, "data": {"root": "/data", "source": "hub"}}
+    assert "of your own" not in introduction(make_spec(pinned | {"scale": {"name": "lite"}}))
     usual = {"origins": {"command_line": ["method=lora", "task=gsm8k", "seed=1", "threads=1", "force=true"]}}
     assert "of your own" not in introduction(make_spec(SCALE | usual | {"model": {"path": "pocket:language"}}))
 
@@ -38,7 +44,10 @@ def test_a_method_without_tuned_values_says_at_which_rate_it_runs(tmp_path, monk
     monkeypatch.setattr(paths, "CONF", tmp_path)
     assert "tuned" not in introduction(spec)  # nothing is tuned here: the recipe is the rule
     (tmp_path / "tuned/pocket" / spec.task.family).mkdir(parents=True)
-    assert "no tuned values for this task: it runs at the recipe's train.lr=0.003" in introduction(spec)
+    said = introduction(spec)
+    assert "no tuned values for this task: it runs at the recipe's train.lr=0.003" in said
+    (suite,) = re.findall(r"suite=(\w+)", said)
+    assert (CONF / "suite" / f"{suite}.yaml").is_file()
     for origins in ({"tuned": ["pocket/math/lora"]}, {"command_line": ["train.lr=1"]}):
         assert "tuned" not in introduction(make_spec(SCALE | {"origins": origins}))
     assert "tuned" not in introduction(make_spec(SCALE | {"stage": "tune"}))
