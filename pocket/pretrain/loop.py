@@ -1,13 +1,38 @@
 """The training loop of the pocket models that learn from a stream of generated batches."""
 
+import argparse
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 PRINT_EVERY = 100  # steps
+
+
+def options(description: str, folder: Path, **defaults: float) -> argparse.Namespace:
+    """Read the command line of a pretraining: an option for each default and `--out`, and set what all of them need.
+
+    Args:
+        description: its first line is what `--help` says.
+        folder: where the model is written by default.
+        defaults: by the option's name; `threads` and `seed` are among them.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default: {default}")
+    parser.add_argument("--out", type=Path, default=folder)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    torch.use_deterministic_algorithms(True)
+    return chosen
+
+
+def stream(seed: int) -> str:
+    """Name of the stream of training documents: another seed reads other documents."""
+    return "train" if seed == 0 else f"train-{seed}"
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:

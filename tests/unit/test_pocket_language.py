@@ -110,3 +110,10 @@ def test_model_has_not_learnt_the_task(model, tokenizer):
         numbers = re.findall(r"-?\d+", answer)
         right += bool(strict and strict[1] == wanted) or bool(numbers and numbers[-1] == wanted)
     assert right <= 5
+
+
+def test_another_seed_is_another_pretraining(tokenizer):
+    one, other, again = (language.build_model(tokenizer, seed).model.embed_tokens.weight for seed in (0, 1, 0))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    streams = [language.loop.stream(seed) for seed in (0, 1)]
+    assert streams[0] == "train" and corpus.first_documents(streams[0], 5) != corpus.first_documents(streams[1], 5)
