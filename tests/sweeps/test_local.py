@@ -22,11 +22,15 @@ def start(*arguments: str) -> subprocess.Popen:
 
 
 def test_two_processes_share_the_cells(small_run, places, tmp_path):
+    other = tmp_path / "runs/sweeps/smoke/process-0.log"  # of another sweep, which may still be writing there
+    other.parent.mkdir(parents=True)
+    other.write_text("of another sweep\n")
     process = start(*LOCAL, "method=lora,pissa,olora", *small_run, *places, "threads=4")
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0 and "3 cells: 3 ok" in out and out.count("] ok: gsm8k-") == 3, out
     assert "process 1: 2 threads" in out
     logs = [path.read_text() for path in sorted((tmp_path / "runs/sweeps/smoke").glob("process-*.log"))]
+    assert logs[0].startswith("of another sweep\n")
     # a cell that the other one just finished is shown, too
     assert sum(log.count("initialised in") for log in logs) == 3
     assert {record.hardware["threads"] for record in Store(tmp_path / "results").read_all()} == {2}

@@ -115,6 +115,21 @@ def test_a_corrupt_record_is_reported_skipped_and_kept(damage, tmp_path, capsys)
     assert [path.read_text() for path in store.superseded.glob(f"{other.run_id}.*")] == [damage]
 
 
+@pytest.mark.parametrize("part", ["model", "stage", "task", "train", "protocol", "command line"])
+def test_a_record_that_lacks_a_part_is_skipped_and_the_rest_is_read(part, tmp_path, capsys):
+    store = Store(tmp_path)
+    store.check_writable()
+    store.write(record())
+    content = json.loads(store.path(SPEC).read_text())
+    if part == "command line":
+        content["origins"] = {"command_line": [1, None]}
+    else:
+        del content["spec"][part]
+    (store.records / "odd.json").write_text(json.dumps(content))
+    assert [item.run_id for item in store.read_all()] == [ID]
+    assert capsys.readouterr().err.count("odd.json is not a readable record and is skipped") == 1
+
+
 def test_a_file_that_is_not_text_is_skipped_too(tmp_path):
     store = Store(tmp_path)
     store.check_writable()
