@@ -12,7 +12,7 @@ GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$
 UNKNOWN := $(filter-out ARGS SUITE TASK SCALE MODEL DATA PYTHON VENV,$(GIVEN))
 $(if $(UNKNOWN),$(error unknown: $(UNKNOWN). Settings of a command go into ARGS, as in: make tables ARGS="results_dir=mine"))
 
-.PHONY: help setup run test lint perf benchmark fetch tables claims probes figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
+.PHONY: help setup run test matrix lint perf gpu-check benchmark fetch tables claims probes figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ run: $(READY)  ## One run: make run ARGS="method=pissa seed=1" (default method=e
 
 test: $(READY)  ## All tests
 	$(PY) -m pytest $(ARGS)
+
+matrix: $(READY)  ## Every task at every scale on a stand-in hub, and the table of what passed: docs/matrix.md (minutes)
+	$(PY) -m pytest -m "hub or not hub" tests/e2e/test_fetch_and_run.py --junitxml=runs/matrix.xml; $(PY) -m tests.matrix runs/matrix.xml
 
 test-faults: $(READY)  ## kill -9 a hundred runs and compare what is left: results/bench/faults.md (minutes)
 	$(PY) -m tests.faults.kill 100
@@ -60,6 +63,9 @@ check-tables: tables claims  ## Fail if the committed tables and claims are not 
 
 perf: $(READY)  ## Speed and memory figures: results/bench (quiet machine, some minutes)
 	$(PY) -m perf.main $(ARGS)
+
+gpu-check: $(READY)  ## Ten minutes on one GPU, no network: do the paper's models work here? results/bench/gpu.md
+	$(PY) -m perf.gpu_check $(ARGS)
 
 benchmark: $(READY)  ## The whole pocket benchmark in two processes, then tables, figures and report (hours; continues where it stopped)
 	$(PY) run.py suite=benchmark hydra/launcher=local hydra.launcher.processes=2 tracking=off $(ARGS)

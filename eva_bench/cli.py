@@ -44,12 +44,12 @@ def run(arguments: list[str]) -> int:
 
 def show_plan(arguments: list[str]) -> int:
     """What a run would cost, and whether it fits `plan.memory` or the GPUs that are here. Raises UserError."""
-    from eva_bench.run import plan_cost  # noqa: PLC0415 - imports torch, which no other command needs here
+    from eva_bench.run import plan  # noqa: PLC0415 - imports torch, which no other command needs here
 
     settings = to_settings(compose_settings([item for item in arguments if item.split("=")[0] not in PLAN]))
     given = [item.split("=", 1)[1] for item in arguments if item.startswith("plan.memory=")]
-    memory = plan_cost.memory_sizes(given[-1]) if given else plan_cost.devices()
-    print(plan_cost.report(settings, memory))
+    memory = plan.memory_sizes(given[-1]) if given else plan.devices()
+    print(plan.report(settings, memory))
     return 0
 
 

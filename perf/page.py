@@ -48,13 +48,13 @@ def write_rows(name: str, title: str, rows: Sequence[dict[str, Any]], note: str 
 
 
 def _write(name: str, title: str, rows: Sequence[dict], content: Any, note: str, folder: Path) -> None:
-    text = "\n".join([f"# {title}", "", *_table(rows), *(["", note.strip()] if note else [])])
+    text = "\n".join([f"# {title}", "", *table(rows), *(["", note.strip()] if note else [])])
     write_atomically(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
     write_atomically(folder / f"{name}.md", text + "\n")
     print(text)
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Lines of a Markdown table; an empty cell for None."""
     header = list(rows[0])
     cells = [[str("" if row[key] is None else row[key]) for key in header] for row in rows]

@@ -15,7 +15,7 @@ from eva_bench.settings.schema import DataSettings, TrainSettings
 from eva_bench.system.errors import UserError
 from eva_bench.task import Batch, Evaluation, Example, Task, TrainData, task_config
 from tasks.glue_metrics import glue_scores
-from tasks.rows import refuse_other_than_text
+from tasks.rows import refuse_missing, refuse_other_than_text
 from tasks.samples import answer_rows
 
 
@@ -43,7 +43,7 @@ class GLUE(Task):
         """Texts with their labels; see `Task.train_data`."""
         if data.too_long != "truncate":
             raise UserError(
-                f"data.too_long={data['too_long']}: longer texts are truncated in GLUE, because every row counts."
+                f"data.too_long={data.too_long}: longer texts are truncated in GLUE, because every row counts."
             )
         examples = self.encode(rows, dataset, bundle, data.max_length)
         truncated = sum(example["truncated"] for example in examples)
@@ -75,9 +75,7 @@ class GLUE(Task):
         ]
 
     def _check(self, rows: Sequence[dict], dataset: str) -> None:
-        for column in (*self.format["columns"], "label"):
-            if column not in rows[0]:
-                raise UserError(f"'{dataset}' has no column '{column}'; it has {', '.join(map(str, rows[0]))}.")
+        refuse_missing(rows, (*self.format["columns"], "label"), dataset)
         refuse_other_than_text(rows, self.format["columns"], dataset)
         empty = [i for i, row in enumerate(rows) if not all(_is_text(row[column]) for column in self.format["columns"])]
         if empty:

@@ -7,6 +7,21 @@ from collections.abc import Iterable, Sequence
 from eva_bench.system.errors import UserError
 
 
+def refuse_missing(rows: Sequence[dict], columns: Iterable[str], dataset: str) -> None:
+    """Refuse a data set whose owner renamed or left out a column.
+
+    Args:
+        rows: of a data set.
+        columns: that must be there.
+        dataset: the manifest's name.
+
+    Raises:
+        UserError: names the column and those that are there.
+    """
+    if rows and (absent := [column for column in columns if column not in rows[0]]):
+        raise UserError(f"'{dataset}' has no column '{absent[0]}'; it has {', '.join(map(str, rows[0]))}.")
+
+
 def refuse_other_than_text(rows: Sequence[dict], columns: Iterable[str], dataset: str) -> None:
     """Refuse columns of numbers and the like where text is needed; what is missing or empty is the caller's affair.
 

@@ -18,7 +18,7 @@ from eva_bench.task import Evaluation, task_config
 from tasks.harness import generate
 from tasks.language import LanguageTask
 from tasks.math_answers import last_boxed
-from tasks.rows import refuse_other_than_text
+from tasks.rows import refuse_missing, refuse_other_than_text
 
 
 def _last(pattern: str) -> Callable[[str], str | None]:
@@ -52,6 +52,7 @@ class WorkedAnswers(LanguageTask):
     def texts(self, rows: Sequence[dict], dataset: str) -> list[dict[str, Any]]:
         """Rows as {question, answer, final, subject, level}; the last two are empty where a set has none."""
         reader = READERS[catalogue.entry(dataset).get("reader", "gsm8k")]
+        refuse_missing(rows, (reader.question, reader.answer), dataset)
         refuse_other_than_text(rows, (reader.question, reader.answer), dataset)
         texts = [_text(row, reader) for row in rows]
         if without := [i for i, text in enumerate(texts) if text is None]:

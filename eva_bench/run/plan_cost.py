@@ -1,16 +1,14 @@
-"""`python run.py ... plan=true`: what a run would cost, before anything is downloaded or trained.
+"""What a run would cost, computed without its weights.
 
 One forward and backward pass of a micro-batch and a step of the optimiser run on tensors without content, with the
 model's real configuration: that of the checkpoint if it is here, otherwise `architecture` in conf/model/. What
-evaluation keeps
-is arithmetic: weights, and the keys and values of a batch of answers.
+evaluation keeps is arithmetic: weights, and the keys and values of a batch of answers.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from eva_bench import models
 from eva_bench.assets.catalogue import entry
@@ -36,9 +35,6 @@ from eva_bench.settings.schema import ModelSettings, Settings
 from eva_bench.system.errors import UserError
 from eva_bench.task import Task
 
-GB = 1e9
-RESERVE = 0.9  # of a device's memory: the rest goes to its context and to fragments
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -53,7 +49,7 @@ class Cost:
     evaluation: int  # peak
     steps: int | None  # None: the number of rows is not known
     tokens: int | None  # at most, in training
-    datasets: list[str]
+    flops: int | None  # of all forward and backward passes of training, of examples of the longest length
 
     @property
     def peak(self) -> int:
@@ -74,12 +70,14 @@ def cost_of(settings: Settings) -> Cost:
     config = getattr(bundle.module, "config", None)
     method.check(bundle)
     with FakeTensorMode(allow_non_fake_inputs=True):  # autocast, which the meta device has not, works on its tensors
-        _leave_meta(bundle.module, getattr(torch, settings.model.dtype))
+        _leave_meta(bundle.module, getattr(torch, settings.model.dtype) if method.exports_adapter else torch.float32)
         parameters = sum(p.numel() for p in bundle.module.parameters())
         weights = sum(p.numel() * p.element_size() for p in bundle.module.parameters())
-        adapter = _adapter(method, bundle)
+        adapter = adapter_of(settings, bundle)
         trained = adapter.trainable_parameters()
         training = _training_peak(settings, bundle, adapter)
+        answering = _evaluation_peak(settings, bundle)
+        step_flops = _step_flops(settings, bundle)
     cache = _generation_cache(settings, config)
     steps = _steps(settings)
     length = _length(settings, config)
@@ -90,10 +88,10 @@ def cost_of(settings: Settings) -> Cost:
         optimiser=12 * trained,
         training=training,
         generation_cache=cache,
-        evaluation=weights + 4 * trained + cache + _logits(settings, config),
+        evaluation=max(answering, weights + 4 * trained + cache + _logits(settings, config)),
         steps=steps,
         tokens=None if steps is None else steps * settings.train.batch_size * length,
-        datasets=list(dict.fromkeys(dataset_names(settings))),
+        flops=None if steps is None else steps * step_flops,
     )
 
 
@@ -122,10 +120,11 @@ def _leave_meta(module: nn.Module, dtype: torch.dtype) -> None:
                 part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu")
 
 
-def _adapter(method: Method, bundle: ModelBundle) -> Adapter:
-    """The method's adapter with factors without content: LoRA's shapes, and what else the method trains."""
+def adapter_of(settings: Settings, bundle: ModelBundle) -> Adapter:
+    """An adapter of the method's shapes, all factors zero: LoRA's, and what else the method trains."""
+    method = build(settings.method, Method)
     if not method.exports_adapter:
-        return Adapter.whole_model(bundle.module)
+        return Adapter(bundle.module.requires_grad_(True))
     rank, factors = getattr(method, "rank", None), {}
     for name in bundle.targets:
         out, width = weight_matrix(bundle.module.get_submodule(name)).shape
@@ -137,18 +136,41 @@ def _adapter(method: Method, bundle: ModelBundle) -> Adapter:
 
 
 def _training_peak(settings: Settings, bundle: ModelBundle, adapter: Adapter) -> int:
-    """Peak bytes of one micro-batch of training and the step after it."""
+    """Peak bytes of two steps of training, the second of which has the optimiser's moments beside its activations."""
     train, module = settings.train, bundle.module
-    forward = FORWARDS[bundle.kind]
-    mixed = {"bf16": torch.bfloat16, "fp16": torch.bfloat16}.get(train.precision)  # the same size
+    mixed = train.precision != "float32"
     with PeakBytes() as peak, recomputed(module, train.gradient_checkpointing):
         peak.hold([list(module.parameters()), list(module.buffers())])
         optimiser = torch.optim.AdamW(list(adapter.trained().values()), lr=1e-3)
         module.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed is not None):
-            loss = forward(module, settings, train.micro_batch_size)
-        loss.backward()
-        optimiser.step()
+        for _ in range(2):
+            for _ in range(
+                min(2, train.batch_size // train.micro_batch_size)
+            ):  # gradients are kept from one to the next
+                with torch.autocast("cpu", torch.bfloat16, enabled=mixed):  # fp16 has the same size
+                    loss = FORWARDS[bundle.kind](module, settings, train.micro_batch_size)
+                loss.backward()
+                del loss
+            optimiser.step()
+            optimiser.zero_grad()
+    return peak.peak
+
+
+def _step_flops(settings: Settings, bundle: ModelBundle) -> int:
+    """Floating-point operations of matrix products in the forward and backward passes of one step."""
+    train = settings.train
+    with FlopCounterMode(display=False) as counter, recomputed(bundle.module.train(), train.gradient_checkpointing):
+        FORWARDS[bundle.kind](bundle.module, settings, train.micro_batch_size).backward()
+    return int(counter.get_total_flops()) * (train.batch_size // train.micro_batch_size)
+
+
+def _evaluation_peak(settings: Settings, bundle: ModelBundle) -> int:
+    """Peak bytes of the loss on a batch of reference answers, the largest thing that an evaluation does at once."""
+    module = bundle.module.eval()
+    with PeakBytes() as peak, torch.no_grad():
+        peak.hold([list(module.parameters()), list(module.buffers())])
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.eval.precision == "bf16"):
+            FORWARDS[bundle.kind](module, settings, settings.eval.batch_size)
     return peak.peak
 
 
@@ -201,17 +223,14 @@ def _generation_cache(settings: Settings, config: Any) -> int:
         return 0
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    size = torch.empty((), dtype=getattr(torch, settings.model.dtype)).element_size()
+    size = 2 if settings.eval.precision == "bf16" else getattr(torch, settings.model.dtype).itemsize
     tokens = settings.eval.batch_size * (_length(settings, config) + new)
     return int(2 * config.num_hidden_layers * heads * width * size * tokens)
 
 
 def _logits(settings: Settings, config: Any) -> int:
-    """Bytes of the logits of a batch of prompts, in float32, and of their logarithms."""
-    if settings.model.kind != "language":
-        return 0
-    tokens = 1 if settings.eval.max_new_tokens else _length(settings, config)
-    return int(8 * settings.eval.batch_size * tokens * config.vocab_size)
+    """Bytes of the logits of the next token of a batch of answers, in float32, and of their logarithms."""
+    return int(8 * settings.eval.batch_size * config.vocab_size) if settings.model.kind == "language" else 0
 
 
 def _steps(settings: Settings) -> int | None:
@@ -225,58 +244,3 @@ def _steps(settings: Settings) -> int | None:
     if None in rows or train.epochs is None:
         return None
     return max(1, math.ceil(train.epochs * (settings.data.rows or sum(rows)) / train.batch_size))
-
-
-def memory_sizes(text: str) -> dict[str, float]:
-    """`24GB,80GB` in bytes, by name.
-
-    Raises:
-        UserError: something else.
-    """
-    sizes = {item: re.fullmatch(r"(\d+(?:\.\d+)?) ?GB", item.strip()) for item in text.split(",")}
-    if wrong := [item for item, match in sizes.items() if match is None]:
-        raise UserError(f"plan.memory={text}: '{wrong[0]}' is no size; give for example plan.memory=24GB,80GB.")
-    return {item.strip(): float(match[1]) * GB for item, match in sizes.items() if match}
-
-
-def devices() -> dict[str, float]:
-    """Memory of the GPUs that are there, in bytes, by name."""
-    found = (torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count()))
-    return {facts.name: float(facts.total_memory) for facts in found}
-
-
-def advice(settings: Settings, cost: Cost, memory: float) -> list[str]:
-    """Settings that would make a run smaller where it does not fit."""
-    limit, found = RESERVE * memory, []
-    if cost.training > limit:
-        if settings.train.micro_batch_size > 1:
-            found.append("train.micro_batch_size=1 (the effective batch stays)")
-        if not settings.train.gradient_checkpointing:
-            found.append("train.gradient_checkpointing=true (the same numbers, more time)")
-    if cost.evaluation > limit and settings.eval.batch_size > 1:
-        found.append(f"eval.batch_size={max(1, settings.eval.batch_size // 4)} (an evaluation halves it by itself)")
-    if cost.weights > 0.5 * limit and settings.model.dtype == "float32":
-        found.append("model.dtype=bfloat16 (half the weights; other numbers)")
-    return found
-
-
-def report(settings: Settings, memory: dict[str, float]) -> str:
-    """The cost of a run for the terminal."""
-    cost = cost_of(settings)
-    steps = "known when the data are here" if cost.steps is None else f"{cost.steps:,}, at most {cost.tokens:,} tokens"
-    lines = [
-        f"{settings.method.name} on {settings.task.name}, {settings.model.name}. Nothing was run.",
-        f"parameters        {cost.parameters:,}, trained {cost.trained:,}",
-        f"weights           {cost.weights / GB:.2f} GB in {settings.model.dtype}",
-        f"optimiser         {cost.optimiser / GB:.2f} GB (gradients and two moments)",
-        f"training peak     {cost.training / GB:.2f} GB, micro-batches of {settings.train.micro_batch_size}",
-        f"generation cache  {cost.generation_cache / GB:.2f} GB, batches of {settings.eval.batch_size}",
-        f"evaluation peak   {cost.evaluation / GB:.2f} GB",
-        f"steps             {steps}",
-        f"files             {', '.join(cost.datasets)}; {settings.model.hub_id or 'model in the repository'}",
-    ]
-    for name, size in memory.items():
-        fits = cost.peak <= RESERVE * size
-        help_ = "" if fits else f": {'; '.join(advice(settings, cost, size)) or 'a larger GPU'}"
-        lines.append(f"{name:<17} {'fits' if fits else 'does not fit'}{help_}")
-    return "\n".join(lines)

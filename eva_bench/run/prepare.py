@@ -11,6 +11,7 @@ from eva_bench.methods.base import Method
 from eva_bench.records.record import Outcome
 from eva_bench.records.store import Store
 from eva_bench.records.wandb import Tracker
+from eva_bench.run import plan
 from eva_bench.run.session import Session
 from eva_bench.settings.build import build
 from eva_bench.settings.schema import TrackingSettings
@@ -73,6 +74,7 @@ def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
                 f"adapter.{option} does not go together with method={spec.method.name}, which has no use for it."
             )
     method.check(skeleton)
+    plan.foresee(spec, skeleton.module)
     tracking = spec.where.tracking if is_main_process() else TrackingSettings(mode="off")
     tracker = Tracker(tracking, Path(spec.where.runs_dir) / spec.run_id)
     return Run(spec, method, task, tracker, session, store)

@@ -133,6 +133,13 @@ def test_numbers_where_text_is_needed(column, refused, tmp_path):
     assert f"Column '{column}' of 'openai/gsm8k' holds int, not text: row 0 has 0." in sentence
 
 
+def test_a_column_that_its_owner_renamed_is_named(refused, tmp_path):
+    rows = [{"problem": row["question"], "answer": row["answer"]} for row in gsm8k.generate("train", 8)]
+    write_gsm8k(tmp_path / "hub", rows, rows)
+    sentence = refused(f"data.root={tmp_path / 'hub'}", loads=True)
+    assert "'openai/gsm8k' has no column 'question'; it has problem, answer." in sentence
+
+
 def test_rows_without_an_answer_are_counted_and_named(refused, tmp_path):
     rows = gsm8k.generate("train", 8)
     rows[2]["answer"], rows[5]["answer"], rows[6]["question"] = "", "The answer was lost.", None

@@ -113,8 +113,11 @@ def test_what_fetch_brings_is_what_the_run_needs(scale, task, recipe, world, tmp
     asked = len(hub.sent)
     short = [*SHORT, "eval.max_new_tokens=8"] if task in ("gsm8k", "math") else SHORT
     images = ["data.image_size=28"] if task.startswith("vtab1k/") else []
+    drawn = ["data.rows=8"] if scale == "small" else []
     runs = folder / "runs"
-    spec = compose_spec(["method=lora", *chosen, *short, *images, f"results_dir={tmp_path}", f"runs_dir={runs}"])
+    spec = compose_spec(
+        ["method=lora", *chosen, *short, *images, *drawn, f"results_dir={tmp_path}", f"runs_dir={runs}"]
+    )
     assert run_cell(spec) == 0
 
     record = Store(tmp_path).read(spec)
@@ -148,6 +151,14 @@ def test_a_line_fetches_what_it_runs(fetches, runs):
             parts = {part for name in dataset_names(needed) for part in catalogue.entry(name).get("parts", [name])}
             assert {part for part in parts if "generator" not in catalogue.entry(part)} <= datasets
             assert needed.model.name in models
+
+
+def test_the_table_of_the_docs_has_every_cell_and_none_that_failed():
+    from tests import matrix
+
+    every = matrix.page({" ".join(filter(None, cell)): True for cell in CELLS})
+    text = matrix.PAGE.read_text(encoding="utf-8")
+    assert text.replace("✓", "") == every.replace("✓", "") and text.count("✓") > 0 and "✗" not in text
 
 
 def test_the_hub_is_on_loopback_only(world):

@@ -130,6 +130,22 @@ def test_a_tokenizer_without_an_end(folder):
         load(folder)
 
 
+def test_a_tokenizer_without_padding_pads_with_its_end(folder):
+    change(folder / "tokenizer_config.json", pad_token=None)
+    assert AutoTokenizer.from_pretrained(folder).pad_token_id is None
+    tokenizer = load(folder).processor
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id is not None
+
+
+def test_a_model_without_a_generation_config_answers_until_its_end(folder):
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    bundle = load(folder)
+    ids = torch.ones(1, 3, dtype=torch.long)
+    answer = bundle.module.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=2, do_sample=False)
+    assert bundle.module.generation_config.eos_token_id == bundle.processor.eos_token_id
+    assert answer.shape[1] <= 5
+
+
 def test_a_token_that_was_added_beyond_the_vocabulary(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([f"<new{i}>" for i in range(20)])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eva_bench import cli
-from eva_bench.run import plan_cost
+from eva_bench import cli, models
+from eva_bench.records.store import Store
+from eva_bench.run import plan, plan_cost
 from eva_bench.run.peak import PeakBytes
-from eva_bench.settings.compose import compose_settings, to_settings
+from eva_bench.run.prepare import prepare
+from eva_bench.run.session import Session
+from eva_bench.settings.compose import compose_settings, compose_spec, to_settings
 from eva_bench.settings.schema import Settings
 from eva_bench.system.errors import UserError
+from eva_bench.system.signals import StopSignal
 
 
 def settings(line: str) -> Settings:
@@ -43,13 +47,23 @@ def test_parameters_are_the_published_ones_without_a_checkpoint(line, parameters
     assert found.training > found.weights + found.optimiser
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_operations_of_a_training_are_four_or_six_a_parameter_and_token(method):
+    """Forward two, backward two for what flows back and two for gradients of weights (Kaplan et al. 2020)."""
+    line = "task=gsm8k train.batch_size=2 train.micro_batch_size=1 train.steps=3 data.max_length=16 eval.batch_size=1"
+    cost = plan_cost.cost_of(to_settings(compose_settings([f"method={method}", *line.split()])))
+    assert cost.tokens == 3 * 2 * 16
+    each = 6 * cost.parameters if method == "full" else 4 * cost.parameters + 6 * cost.trained
+    assert cost.flops == pytest.approx(each * cost.tokens, rel=0.03)
+
+
 def test_what_would_help_is_named_where_a_run_does_not_fit():
     chosen = settings("task=math scale=paper")
     cost = plan_cost.Cost(
         parameters=1, trained=1, weights=27 * 10**9, optimiser=0, training=54 * 10**9, generation_cache=86 * 10**9,
-        evaluation=113 * 10**9, steps=1, tokens=1, datasets=[],
+        evaluation=113 * 10**9, steps=1, tokens=1, flops=1,
     )  # fmt: skip
-    helps = " ".join(plan_cost.advice(chosen, cost, 24e9))
+    helps = " ".join(plan.advice(chosen, cost, 24e9))
     for name in (
         "train.micro_batch_size=1",
         "train.gradient_checkpointing=true",
@@ -57,7 +71,7 @@ def test_what_would_help_is_named_where_a_run_does_not_fit():
         "model.dtype=bfloat16",
     ):
         assert name in helps
-    assert plan_cost.advice(chosen, cost, 200e9) == []
+    assert plan.advice(chosen, cost, 200e9) == []
 
 
 def test_keys_and_values_of_the_longest_answers():
@@ -76,6 +90,41 @@ def test_steps_follow_from_the_rows_of_the_manifest():
     assert plan_cost._steps(settings("task=gsm8k scale=lite")) == 3125
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("task=gsm8k scale=lite", ["openai/gsm8k: 8,792 rows, 2.66 MB", "HuggingFaceTB/SmolLM2-135M: about 0.27 GB"]),
+        ("task=math scale=paper", ["meta-math/MetaMathQA: 395,000 rows, size told by make fetch", "about 13.00 GB"]),
+        ("task=vtab1k/dtd scale=paper", ["vtab1k/dtd: put there by hand"]),
+        ("task=gsm8k", ["pocket/gsm8k: generated", "pocket_language: in the repository"]),
+    ],
+)
+def test_what_is_read_is_named_with_its_size(line, expected):
+    lines = plan.files(settings(line), 135_000_000 if "lite" in line else 6_500_000_000)
+    for part in expected:
+        assert any(part in text for text in lines), lines
+
+
+SHORT = "method=lora task=gsm8k data.max_length=16 train.micro_batch_size=8 train.batch_size=8 eval.batch_size=1"
+
+
+def test_a_run_that_does_not_fit_its_gpu_says_so_before_it_loads(monkeypatch, capsys):
+    spec = compose_spec(SHORT.split())
+    skeleton = models.skeleton(spec.model, spec.data).module
+    peak = plan_cost.cost_of(to_settings(compose_settings(SHORT.split()))).peak
+    for memory, said in ((1.2 * peak, ""), (0.9 * peak, "GB of little: train.micro_batch_size=1")):
+        monkeypatch.setattr(plan, "devices", lambda memory=memory: {"big": 1e12, "little": memory})
+        plan.foresee(spec, skeleton)
+        assert said in (text := capsys.readouterr().err) and bool(text) == bool(said)
+    monkeypatch.setattr(plan, "devices", lambda: {"vast": 1e12})
+    monkeypatch.setattr(plan, "cost_of", None)  # a small model is not planned
+    plan.foresee(spec, skeleton)
+    monkeypatch.undo()
+    monkeypatch.setattr(plan, "devices", lambda: {"little": 1e6})
+    with pytest.raises(UserError, match=r"pocket_language has 0\.0 GB of weights in float32"):
+        prepare(spec, Session(StopSignal()), Store(spec.where.results_dir))
+
+
 def test_the_command_says_the_cost_and_runs_nothing(monkeypatch, capsys, tmp_path):
     line = f"method=lora task=gsm8k data.max_length=16 plan=true plan.memory=24GB,1GB runs_dir={tmp_path / 'runs'}"
     monkeypatch.setattr("sys.argv", ["run.py", *line.split()])
@@ -83,4 +132,4 @@ def test_the_command_says_the_cost_and_runs_nothing(monkeypatch, capsys, tmp_pat
     out = capsys.readouterr().out
     assert "training peak" in out and "24GB              fits" in out and not (tmp_path / "runs").exists()
     with pytest.raises(UserError, match="'big' is no size"):
-        plan_cost.memory_sizes("24GB,big")
+        plan.memory_sizes("24GB,big")
