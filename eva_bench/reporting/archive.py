@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -101,14 +101,24 @@ class Run(Record):
 
 
 class Archive:
-    """All records, by scale and task.
+    """The records of one protocol a scale, by task: the newest that has results of the benchmark.
+
+    Attributes:
+        runs: all of them.
+        older: by scale, how many records of other protocols are set aside.
 
     Raises:
         UserError: two records claim to be the same run.
     """
 
     def __init__(self, records: Iterable[Record]):
-        self.runs = [Run.of(record) for record in records]
+        everything = [Run.of(record) for record in records]
+        by_scale: dict[str, list[Run]] = defaultdict(list)
+        for run in everything:
+            by_scale[run.scale].append(run)
+        newest = {scale: _newest(runs) for scale, runs in by_scale.items()}
+        self.runs = [run for run in everything if run.protocol == newest[run.scale]]
+        self.older = Counter(run.scale for run in everything) - Counter(run.scale for run in self.runs)
         self._by_task: dict[tuple[str, str], list[Run]] = defaultdict(list)
         known = set()
         for run in self.runs:
@@ -136,6 +146,12 @@ class Archive:
         """Records of a stage of a task at a scale, of one model or (None) of any, whatever their status."""
         runs = self._by_task.get((scale, task), [])
         return [run for run in runs if run.stage == stage and model in (None, run.model_name)]
+
+
+def _newest(runs: list[Run]) -> int:
+    """The newest protocol with results of the benchmark; rates are chosen before there are any."""
+    finished = [run for run in runs if (run.stage, run.status) == ("final", "ok") and not run.private_overrides]
+    return max(run.protocol for run in finished or runs)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -145,12 +145,21 @@ def test_private_experiments_other_stages_and_other_settings_are_set_aside():
     old = record("lora", 4, 0.9, spec={"protocol": 0}, finished="2024-01-01T00:00:00+00:00")
     built = table([usual, private, tuned, other, old])
     assert row(built, "lora")["strict"] == "50.0" and row(built, "lora")["seeds"] == "1"
-    assert any("2 records" in note and "set aside" in note for note in built.notes)
+    assert any("1 records" in note and "set aside" in note for note in built.notes)
 
 
 def test_one_table_never_mixes_protocols():
     built = table([record("lora", 0, 0.5), record("eva", 0, 0.6, spec={"protocol": 2})])
     assert row(built, "lora")["strict"] == "–" and row(built, "eva")["strict"] == "60.0"
+
+
+def test_the_report_stays_with_a_protocol_until_the_next_has_results():
+    tuning = [record("lora", 0, 0.9, spec={"protocol": 4, "stage": "tune"})]
+    old = [record("lora", 0, 0.5), record("eva", 0, 0.6)]
+    archive = Archive([*old, *tuning])  # rates are chosen before there are results
+    assert [run.protocol for run in archive.runs] == [old[0].spec.protocol] * 2 and archive.older == {"pocket": 1}
+    results = [record("lora", 0, 0.7, spec={"protocol": 4})]
+    assert [run.score for run in Archive([*old, *tuning, *results]).runs] == [0.9, 0.7]
 
 
 def test_scales_and_models_never_share_a_cell():

@@ -196,10 +196,9 @@ def _best_rate(archive: Archive, scale: str, statement: BestRate) -> Finding:
 
 def _best_rates(runs: Sequence[Run]) -> dict[int, tuple[float, bool, int]]:
     """Seed -> (best rate, whether it is at the edge of the grid, number of runs); grids of at least three rates."""
-    newest = max((run.protocol for run in runs), default=None)
     losses: dict[int, dict[float, float]] = defaultdict(dict)
     for run in runs:
-        if run.protocol == newest and run.status in ("ok", "failed") and run.lr is not None:
+        if run.status in ("ok", "failed") and run.lr is not None:
             loss = run.metrics.get("reference_loss", -run.metrics[run.primary]) if run.status == "ok" else math.inf
             losses[run.seed][run.lr] = loss if math.isfinite(loss) else math.inf
     found = {}

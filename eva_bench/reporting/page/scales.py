@@ -127,10 +127,9 @@ def _rates(archive: Archive, scale: str, rows: Sequence[Row], families: dict[str
 
 
 def _points(runs: Sequence[Run]) -> list[list[Any]]:
-    newest = max((run.protocol for run in runs), default=None)
     by_rate: dict[float, list[Run]] = defaultdict(list)
     for run in runs:
-        if run.protocol == newest and run.status == "ok":
+        if run.status == "ok":
             by_rate[run.lr].append(run)
     points = []
     for rate, same in sorted(by_rate.items()):

@@ -79,7 +79,8 @@ def tables(arguments: TablesArguments) -> int:
     """Write all tables. Raises UserError."""
     results = arguments.results_dir
     folder = results / "tables"
-    found, own = all_tables(Archive.load(results))
+    archive = Archive.load(results)
+    found, own = all_tables(archive)
     if not found:
         hint = "python run.py method=eva task=gsm8k makes one"
         print(f"no tables: {results / 'records'} holds no finished runs of a table ({hint})")
@@ -89,6 +90,8 @@ def tables(arguments: TablesArguments) -> int:
     except OSError as error:
         raise UserError(f"tables cannot be written to '{folder}': {error.strerror}.") from error
     print("\n".join(f"{folder / table.file}.md: {table.title}" for table in found))
+    for scale, count in sorted(archive.older.items()):
+        print(f"{count} records at scale {scale} are set aside: they are of another protocol than its results")
     if own:
         print(f"{len(own)} finished runs are shown apart, as own runs, because of {reasons(own)}")
     return 0

@@ -195,7 +195,7 @@ class Selection:
 
 
 def select(archive: Archive, table: TableSpec, scale: str, model: str | None) -> Selection:
-    """The runs of every cell. Of several settings the one finished last counts; never two protocols in one table.
+    """The runs of every cell. Of several settings the one finished last counts.
 
     Args:
         archive: all records.
@@ -217,9 +217,8 @@ def select(archive: Archive, table: TableSpec, scale: str, model: str | None) ->
         selection.aside += sum(run.status == "ok" for run in runs)
         for row in table.rows:
             wanted[row.title, task] = [run for run in runs if belongs(run, row) and run.status in ("ok", "failed")]
-    protocol = max((run.protocol for cell in wanted.values() for run in cell if run.status == "ok"), default=None)
     for key, runs in wanted.items():
-        latest = _latest([run for run in runs if run.protocol == protocol])
+        latest = _latest(runs)
         _refuse_doubles(latest)
         if finished := [run for run in latest if run.status == "ok"]:
             selection.cells[key] = finished
