@@ -1,6 +1,7 @@
 """EVA's initialisation against PEFT's, against bare forward passes, and how it grows; truncated SVDs against PEFT's.
 
-Both sides of a ratio run in turn in one process, figures are medians. Needs a quiet machine.
+Both sides of a ratio run in turn in one process, figures are medians. Seconds are those that one thread computes, so
+that other work on the machine moves them little.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,10 +37,10 @@ class DidNotStop(RuntimeError):
 
 
 def timed(work: Callable) -> tuple[float, object]:
-    """Wall seconds and result."""
-    start = time.perf_counter()
+    """Seconds of computing and result."""
+    start = time.process_time()
     result = work()
-    return time.perf_counter() - start, result
+    return time.process_time() - start, result
 
 
 def in_turn(repeats: int, **works: Callable) -> dict[str, float]:
@@ -168,7 +171,7 @@ def over_forward(
     """Initialisation over bare forward passes on the same batches at the same precision (random weights)."""
     model, batches = random_llama(width, layers, count, rows)
     targets = linear_layers(model)
-    options = {"autocast": bf16, "tolerance": -1.0}  # never stops early: both sides read every batch
+    options = {"autocast": bf16, "tolerance": 0}  # never stops early: both sides read every batch
     _, result = our_eva(model, targets, batches, rank, **options)
     seconds = in_turn(
         repeats,
@@ -214,21 +217,20 @@ def svd_against_peft(side: int, rank: int, decay: float, repeats: int) -> dict:
     }  # fmt: skip
 
 
-def measure_peft(quick: bool) -> list[dict]:
-    """Against PEFT, without and then with the allocator setting of runs."""
-    names = ["pocket"] if quick else ["minilm", "pocket", "stories260K"]
-    loaded = {name: parts for name in names if (parts := load_pretrained(name))}
-    cases = [
-        (name, model, batches, Quality(covariances(model, linear_layers(model), batches)))
-        for name, (model, batches) in loaded.items()
-    ]
+def measure_peft(quick: bool, name: str) -> list[dict]:
+    """Against PEFT on one model, without and then with the allocator setting of runs."""
+    loaded = load_pretrained(name)
+    if loaded is None:
+        print(f"{name} is not at hand (data/models): its rows are left out")
+        return []
+    model, batches = loaded
+    quality = Quality(covariances(model, linear_layers(model), batches))
     rows = []
     for kept in (False, True):
         if kept:
             keep_freed_memory()  # as every run of the suite does
-        for case in cases:
-            row = against_peft(*case, repeats=1 if quick or case[0] == "minilm" else 3)
-            rows.append({"freed memory": "kept" if kept else "returned"} | row)
+        row = against_peft(name, model, batches, quality, repeats=1 if quick or name == "minilm" else 3)
+        rows.append({"freed memory": "kept" if kept else "returned"} | row)
     return rows
 
 
@@ -260,30 +262,45 @@ def measure_svd(quick: bool) -> list[dict]:
     ]
 
 
-PARTS = {"against_peft": measure_peft, "over_forward": measure_forward, "growth": measure_growth, "svd": measure_svd}
+PARTS = {
+    **{f"against_peft_{name}": partial(measure_peft, name=name) for name in ("minilm", "pocket", "stories260K")},
+    "over_forward": measure_forward,
+    "growth": measure_growth,
+    "svd": measure_svd,
+}
 
 
 def main(quick: bool = False, out: Path = OUT, parts: Sequence[str] = tuple(PARTS)) -> None:
-    """Measure the parts and write eva_init.json, .md and .svg; other parts stay as they were measured before."""
+    """Measure each part in a process of its own and enter it in eva_init.json, .md and .svg."""
+    for part in parts:
+        command = [sys.executable, "-m", "perf.eva_init", part, "--out", str(out), *(["--quick"] if quick else [])]
+        subprocess.run(command, check=True)
+
+
+def measure(part: str, quick: bool, out: Path) -> None:
+    """Measure one part and enter it in the files."""
     from perf.eva_report import draw_growth, write_markdown
 
-    if load_pretrained("minilm") is None:
-        print("MiniLM is not at hand (data/models/sentence-transformers): its row is left out")
+    torch.set_num_threads(1)
     file = out / "eva_init.json"
-    figures = json.loads(file.read_text()) if file.exists() else {}
+    measured = json.loads(file.read_text()) if file.exists() else {}
+    figures = {name: measured[name] for name in PARTS if name in measured}
     figures["machine"] = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    figures |= {part: PARTS[part](quick) for part in parts}
+    figures[part] = PARTS[part](quick)
     out.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(figures, indent=1) + "\n")
     write_markdown(figures, out / "eva_init.md")
-    if "growth" in figures:
+    if part == "growth":
         draw_growth(figures["growth"], out / "eva_init.svg")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all if none is named")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="all if none is named")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that it runs")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
-    main(arguments.quick, arguments.out, arguments.parts or tuple(PARTS))
+    if arguments.part:
+        measure(arguments.part, arguments.quick, arguments.out)
+    else:
+        main(arguments.quick, arguments.out)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+PEFT_TITLE = "Against PEFT's EVA on {} (target: time >= 10; captured in total >= PEFT's; worst layer >= 0.99 or PEFT's)"
+PEFT_NOTE = (
+    "960 rows of text, 16 x 128 positions a batch, r=16, rho=2. Captured variance is measured in float64 on all rows,"
+    " over the best possible at the same ranks. `bare_s`: forward passes alone over the batches that ours read."
+)
 TITLES = {
-    "against_peft": (
-        "Against PEFT's EVA (target: time >= 10; captured in total >= PEFT's; worst layer >= 0.99 or PEFT's)",
-        "960 rows of text, 16 x 128 positions a batch, r=16, rho=2. "
-        "Captured variance is measured in float64 on all rows,"
-        " over the best possible at the same ranks. `bare_s`: forward passes alone over the batches that ours read.",
-    ),
+    **{f"against_peft_{name}": (PEFT_TITLE.format(name), PEFT_NOTE) for name in ("minilm", "pocket", "stories260K")},
     "over_forward": (
         "Over bare forward passes (target in bf16: <= 1.2 at widths 384 and 512, <= 1.1 at 2048)",
         "Llama blocks of random weights, inputs with a decaying spectrum; both sides read every batch.",
@@ -29,7 +29,7 @@ def write_markdown(figures: dict, path: Path) -> None:
     lines = [
         "# EVA's initialisation", "",
         f"`python -m perf.eva_init`, {machine['cores']} cores, {machine['threads']} threads,"
-        f" torch {machine['torch']}; medians, both sides in turn in one process.", "",
+        f" torch {machine['torch']}; medians of the seconds that one thread computes, both sides in turn.", "",
     ]  # fmt: skip
     for part, (title, note) in TITLES.items():
         if part not in figures:
