@@ -153,12 +153,11 @@ def test_a_line_fetches_what_it_runs(fetches, runs):
             assert needed.model.name in models
 
 
-def test_the_table_of_the_docs_has_every_cell_and_none_that_failed():
+def test_the_table_of_the_docs_has_a_tick_for_every_cell():
     from tests import matrix
 
-    every = matrix.page({" ".join(filter(None, cell)): True for cell in CELLS})
-    text = matrix.PAGE.read_text(encoding="utf-8")
-    assert text.replace("✓", "") == every.replace("✓", "") and text.count("✓") > 0 and "✗" not in text
+    every = {" ".join(filter(None, cell)): True for cell in CELLS}
+    assert matrix.PAGE.read_text(encoding="utf-8") == matrix.page(every)
 
 
 def test_the_hub_is_on_loopback_only(world):
