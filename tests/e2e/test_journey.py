@@ -83,38 +83,54 @@ def _read(file: int, seen: list[bytes]) -> None:
         seen.append(part)
 
 
-@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
-def test_the_first_commands_of_the_readme(terminal, clone):
-    lines = typed()
-    assert lines[0] == "make run" and ". .venv/bin/activate" in lines and len(lines) >= 5
-    again = ["python run.py method=eva task=gsm8k"]  # what `make run` says that it ran
-    code, seen = in_a_shell([*lines, *again], clone, terminal)
-    assert code == 0 and "Traceback" not in seen, seen[-3000:]
-    expected = [
-        r"eva-bench: eva on gsm8k, seed 0; scale=pocket \(small models and generated",
-        r"Next: .*make fetch TASK=gsm8k SCALE=lite",
-        r"loading model and data",
-        r"ahead: 6 answers before and after, 3 steps of 16 examples; at most about \d+ s, by one measured batch",
-        r"before training: exact_match_strict [\d.]+ %, loss on the reference answers [\d.]+",
-        r"trainable parameters in \d+ layers, initialised in [\d.]+ s",
-        r"training.*3/3",
-        r"OK  gsm8k-eva-pocket-s0-\w{10}\n",
-        r"  exact_match_strict +[\d.]+ % -> [\d.]+ %",
-        r"  trained +[\d,]+ parameters, 3 steps, [\d,]+ tokens",
-        r"  record +results/records/pocket/gsm8k/eva/gsm8k-eva-pocket-s0-\w{10}\.json",
-        r"  adapter +runs/gsm8k-eva-pocket-s0-\w{10}/adapter  \(stock PEFT LoRA\)",
-        r"OK  \S*cola-pissa-pocket-s1-\w{10}\n",
-        r"steps, \d+ texts",
-        r"families  glue",  # --help
-        r"benchmark +The whole pocket benchmark",  # make help
-        r"already done: nothing is computed again \(force=true runs it anew\)",
-    ]
+RUN = [
+    r"eva-bench: eva on gsm8k, seed 0; scale=pocket \(small models and generated",
+    r"Next: .*make fetch TASK=gsm8k SCALE=lite",
+    r"loading model and data",
+    r"ahead: 6 answers before and after, 3 steps of 16 examples; at most about \d+ \w+, by one measured batch",
+    r"before training: exact_match_strict [\d.]+ %, loss on the reference answers [\d.]+",
+    r"trainable parameters in \d+ layers, initialised in [\d.]+ s",
+    r"training.*3/3",
+    r"OK  gsm8k-eva-pocket-s0-\w{10}\n",
+    r"  exact_match_strict +[\d.]+ % -> [\d.]+ %",
+    r"  trained +[\d,]+ parameters, 3 steps, [\d,]+ tokens",
+    r"  record +results/records/pocket/gsm8k/eva/gsm8k-eva-pocket-s0-\w{10}\.json",
+    r"  adapter +runs/gsm8k-eva-pocket-s0-\w{10}/adapter  \(stock PEFT LoRA\)",
+]
+REST = [
+    r"OK  \S*cola-pissa-pocket-s1-\w{10}\n",
+    r"steps, \d+ texts",
+    r"families  glue",  # --help
+    r"benchmark +The whole pocket benchmark",  # make help
+]
+AGAIN = [r"already done: nothing is computed again \(force=true runs it anew\)"]
+
+
+def see(expected: list[str], seen: str) -> None:
+    """Every pattern is seen, one after the other."""
     position = 0
     for pattern in expected:
         match = re.compile(pattern).search(seen, position)
-        assert match, f"{pattern!r} is not seen after:\n{seen[max(0, position - 500):position]}"
+        assert match, f"{pattern!r} is not seen after:\n{seen[max(0, position - 500) : position]}"
         position = match.end()
-    assert ("\x1b[" in seen) == terminal  # a bar, or plain lines
+
+
+@pytest.mark.timeout(900)
+def test_the_first_commands_of_the_readme_into_a_pipe(clone):
+    lines = typed()
+    assert lines[0] == "make run" and ". .venv/bin/activate" in lines and len(lines) >= 5
+    code, seen = in_a_shell([*lines, "python run.py method=eva task=gsm8k"], clone, terminal=False)
+    assert code == 0 and "Traceback" not in seen, seen[-3000:]
+    see([*RUN, *REST, *AGAIN], seen)
+    assert "\x1b[" not in seen
     (record,) = (clone / "results/records/pocket/gsm8k/eva").glob("*.json")
     card = clone / "runs" / record.stem / "adapter/README.md"
     assert "`python run.py method=eva task=gsm8k`" in card.read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(900)
+def test_the_first_command_of_the_readme_on_a_terminal(clone):
+    code, seen = in_a_shell([typed()[0], typed()[0]], clone, terminal=True)
+    assert code == 0 and "Traceback" not in seen, seen[-3000:]
+    see([*RUN, *AGAIN], seen)
+    assert "\x1b[" in seen  # bars
