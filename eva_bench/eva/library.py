@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Sized
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import torch
 from peft import EvaConfig, LoraConfig
 from peft.tuners.lora.eva import (
     forward_fn_dict,
     prepare_layer_inputs_fn_language_modeling,
     prepare_model_inputs_fn_language_modeling,
 )
-from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers.pytorch_utils import Conv1D
 
 from eva_bench.eva.config import SolverConfig
 from eva_bench.eva.engine import compute_subspaces
 from eva_bench.eva.errors import EvaError
+from eva_bench.eva.from_peft import (
+    Prepare,
+    bounded_rho,
+    component_counts,
+    config_for,
+    linear_targets,
+    rows_selector,
+)
 from eva_bench.eva.ranks import redistribute_ranks
-from eva_bench.eva.reader import Batches, Progress, SelectRows
+from eva_bench.eva.reader import Batches, Progress
 from eva_bench.eva.subspace import EvaResult
-from eva_bench.eva.write_lora import lora_config, lora_layers, write_factors
-from eva_bench.models.batches import IGNORED_LABEL
-
-PEFT_TAU = 0.99  # the default of EvaConfig; our tolerances belong to it
-
-Prepare = Callable[[Any, Any, str], Tensor]
+from eva_bench.eva.write_lora import as_peft_model, lora_config, lora_layers, refuse_own_ranks, write_factors
 
 
 def initialize_eva(
@@ -65,7 +66,7 @@ def initialize_eva(
         EvaError: no PEFT model, no LoRA layer on a linear one, ranks set already, or what `compute_subspaces` finds.
     """
     lora = lora_config(peft_model, adapter_name)
-    _refuse_own_ranks(peft_model, lora, adapter_name)
+    refuse_own_ranks(peft_model, lora, adapter_name)
     eva = lora.eva_config
     rho = rho if rho is not None else eva.rho if eva else 2.0
     config = config or SolverConfig(use_label_mask=bool(eva and eva.use_label_mask))
@@ -74,12 +75,12 @@ def initialize_eva(
     if result is None:
         if batches is None:
             raise EvaError("give batches to read, or the result of an earlier call")
-        with peft_model.disable_adapter():  # type: ignore[operator]
+        with as_peft_model(peft_model).disable_adapter():
             result = compute_subspaces(
                 peft_model,
                 list(layers),
                 batches,
-                components=_components(layers, round(lora.r * rho)),
+                components=component_counts(layers, round(lora.r * rho)),
                 config=config,
                 ranks=share_out,
                 skip_starved=True,
@@ -128,38 +129,30 @@ def get_eva_state_dict(
     """
     if hasattr(model, "peft_config"):
         lora = peft_config or lora_config(model, adapter_name)
-        _refuse_own_ranks(model, lora, adapter_name)
+        refuse_own_ranks(model, lora, adapter_name)
         layers = lora_layers(model, adapter_name)
     elif peft_config is None:
         raise EvaError("peft_config is required if model is not a PeftModel")
     else:
-        lora, layers = peft_config, _target_layers(model, peft_config)
+        lora, layers = peft_config, linear_targets(model, peft_config)
     eva = lora.eva_config or EvaConfig()
     if isinstance(dataloader, Sized) and len(dataloader) == 0:
         raise EvaError("dataloader is empty")
-    default_rows = (
-        prepare_model_inputs_fn is prepare_model_inputs_fn_language_modeling
-        and prepare_layer_inputs_fn is prepare_layer_inputs_fn_language_modeling
-        and (not eva.use_label_mask or eva.label_mask_value == IGNORED_LABEL)
-    )
-    rho = (
-        min(eva.rho, max(max(p.shape, default=1) for p in model.parameters()) // lora.r) if eva.rho > 1000 else eva.rho
-    )
+    select_rows = rows_selector(prepare_model_inputs_fn, prepare_layer_inputs_fn, lora, list(layers))
+    rho = bounded_rho(eva, lora.r, model)
     share_out = partial(redistribute_ranks, rank=lora.r, rho=rho)
-    adapters_off: Any = model.disable_adapter() if hasattr(model, "peft_config") else torch.no_grad()  # type: ignore[operator]
+    adapters_off = as_peft_model(model).disable_adapter() if hasattr(model, "peft_config") else nullcontext()
     with adapters_off, tqdm(disable=not show_progress_bar, leave=False, unit=" batches") as bar:
         result = compute_subspaces(
             model,
             list(layers),
             dataloader,
-            components=_components(layers, round(lora.r * rho)),
+            components=component_counts(layers, round(lora.r * rho)),
             config=config or config_for(eva),
             ranks=share_out,
             forward=None if forward_fn in (None, forward_fn_dict) else forward_fn,
-            select_rows=None
-            if default_rows
-            else _select_rows(prepare_model_inputs_fn, prepare_layer_inputs_fn, lora, list(layers)),
-            share_inputs=default_rows,
+            select_rows=select_rows,
+            share_inputs=select_rows is None,
             together=gather_distributed_inputs,
             skip_starved=True,
             progress=lambda batches, gap: _show(bar, batches, gap),
@@ -205,7 +198,7 @@ def initialize_lora_eva_weights(
         EvaError: also a ValueError; the model does not fit, or what `get_eva_state_dict` finds.
     """
     lora = lora_config(model, adapter_name)
-    if len(model.active_adapters) > 1:  # type: ignore[arg-type]
+    if len(as_peft_model(model).active_adapters) > 1:
         raise EvaError("`initialize_lora_eva_weights` currently only works with a single active adapter")
     if lora.init_lora_weights != "eva":
         raise EvaError("`initialize_lora_eva_weights` can only be used with `init_lora_weights='eva'`")
@@ -226,73 +219,6 @@ def initialize_lora_eva_weights(
     write_factors(
         model, eva_state_dict, adapter_name, adjust_scaling=(lora.eva_config or EvaConfig()).adjust_scaling_factors
     )
-
-
-def config_for(eva: EvaConfig) -> SolverConfig:
-    """Our options for PEFT's EvaConfig: a tau nearer to 1 makes the tolerances smaller in proportion."""
-    default = SolverConfig()
-    stricter = (1 - eva.tau) / (1 - PEFT_TAU)
-    return SolverConfig(
-        use_label_mask=eva.use_label_mask,
-        tau=eva.tau,
-        tolerance=default.tolerance * stricter,
-        layer_tolerance=default.layer_tolerance * stricter,
-    )
-
-
-def _refuse_own_ranks(model: nn.Module, lora: LoraConfig, adapter_name: str) -> None:
-    """Ranks that EVA wrote on an earlier call may be replaced, those of a user not.
-
-    Raises:
-        EvaError: a rank_pattern that is not EVA's.
-    """
-    written = getattr(model, "_eva_rank_patterns", {}).get(adapter_name)
-    if lora.rank_pattern and lora.rank_pattern != written:
-        raise EvaError("this model has a rank_pattern; EVA shares out the ranks itself: remove it from the LoraConfig")
-
-
-def _components(layers: dict[str, nn.Module], most: int) -> dict[str, int]:
-    widths = {}
-    for name, layer in layers.items():
-        base = getattr(layer, "base_layer", layer)
-        shape = base.weight.shape if isinstance(base, Conv1D) else (base.in_features, base.out_features)
-        widths[name] = min(int(side) for side in shape)  # type: ignore[arg-type]
-    return {name: min(most, width) for name, width in widths.items()}
-
-
-def _target_layers(model: nn.Module, lora: LoraConfig) -> dict[str, nn.Module]:
-    """The linear layers of a plain model that the configuration names."""
-    layers: dict[str, nn.Module] = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-        and (lora.target_modules is None or check_target_module_exists(lora, name))
-    }
-    if not layers:
-        raise EvaError(f"no linear layer of the model is among the target_modules {lora.target_modules}")
-    return layers
-
-
-def _select_rows(
-    prepare_inputs: Callable[[Any, LoraConfig], Any] | None,
-    prepare_rows: Prepare | Mapping[str, Prepare] | None,
-    lora: LoraConfig,
-    layers: list[str],
-) -> SelectRows:
-    """The user's two functions as one of ours."""
-    if isinstance(prepare_rows, Mapping) and (unknown := set(prepare_rows) - set(layers)):
-        raise EvaError(f"prepare_layer_inputs_fn names '{sorted(unknown)[0]}', which is no adapted layer")
-
-    def select(batch: Any) -> Callable[[str, Tensor], Tensor]:
-        model_input = prepare_inputs(batch, lora) if prepare_inputs else batch
-
-        def rows(name: str, x: Tensor) -> Tensor:
-            prepare = prepare_rows.get(name) if isinstance(prepare_rows, Mapping) else prepare_rows
-            return prepare((x,), model_input, name) if prepare else x.reshape(-1, x.shape[-1])
-
-        return rows
-
-    return select
 
 
 def _show(bar: Any, batches: int, gap: float | None) -> None:

@@ -5,6 +5,7 @@ is squared, so that inputs with a large mean lose no digits. All sums lie in one
 shift and test matrix merge by adding the vectors.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,7 @@ class BatchMoments:
     matrix: Tensor
 
 
-class Moments:
+class Moments(ABC):
     """Count, sum and sum of squares of shifted rows, and their second moments times a test matrix, (in, columns).
 
     `add` and `move` work on the sums since the last `absorb`, which are what a process has to share with others.
@@ -105,11 +106,11 @@ class Moments:
         self.sums += self.recent
         self.recent.zero_()
 
+    @abstractmethod
     def project(self, rows: Tensor) -> Tensor:
         """Rows times the test matrix, (n, columns)."""
-        raise NotImplementedError
 
-    def renew(self, spectrum: Spectrum) -> None:
+    def renew(self, spectrum: Spectrum) -> None:  # noqa: B027 - exact moments have nothing to renew
         """Improve the test matrix by the spectrum of everything absorbed; nothing to do where there is none."""
 
     def spectrum(self) -> Spectrum:
@@ -123,9 +124,9 @@ class Moments:
         components, values = self.eigenpairs(matrix / divisor)
         return Spectrum(components, values, float(squares) / divisor, rows)
 
+    @abstractmethod
     def eigenpairs(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Components (m, in) and eigenvalues (m,), descending, of the moments behind the matrix."""
-        raise NotImplementedError
 
     def mean(self) -> Tensor:
         """Mean of the shifted rows, (in,) float64; zeros when uncentred."""

@@ -1,6 +1,7 @@
 """What every solver shares: what it was asked for, and how its outcome is presented."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from eva_bench.eva.subspace import EvaResult, LayerSubspace
 ShareOut = Callable[[dict[str, LayerSubspace]], dict[str, int]]
 
 
-class Solver:
+class Solver(ABC):
     """Reads batches; subclasses decide what to remember and when to stop.
 
     Args:
@@ -51,13 +52,13 @@ class Solver:
         self.converged = False
         self.stopped = "cap"
 
+    @abstractmethod
     def take(self, leader: str, rows: Tensor) -> None:
         """Remember the rows (n, in) that the group of this layer received."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result(self) -> EvaResult:
         """Read until it is enough."""
-        raise NotImplementedError
 
     def read(self) -> bool:
         """Read one batch; False if there was none left."""

@@ -5,7 +5,7 @@ from copy import copy
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -13,6 +13,18 @@ from eva_bench.eva.errors import EvaError
 from eva_bench.eva.inputs import input_width
 
 PREFIX = "base_model.model."
+WRITTEN = "_eva_rank_patterns"  # attribute of a model: by adapter, the ranks that EVA gave
+
+
+def as_peft_model(model: nn.Module) -> PeftModel:
+    """The model, known to be PEFT's.
+
+    Raises:
+        EvaError: it comes from elsewhere than `get_peft_model`.
+    """
+    if not isinstance(model, PeftModel):
+        raise EvaError("model must be a PeftModel: make one with get_peft_model")
+    return model
 
 
 def lora_config(model: nn.Module, adapter_name: str) -> LoraConfig:
@@ -21,9 +33,7 @@ def lora_config(model: nn.Module, adapter_name: str) -> LoraConfig:
     Raises:
         EvaError: the model comes from elsewhere than `get_peft_model`, or has no such LoRA adapter.
     """
-    configs: Any = getattr(model, "peft_config", None)
-    if configs is None:
-        raise EvaError("model must be a PeftModel: make one with get_peft_model")
+    configs: Any = as_peft_model(model).peft_config
     if adapter_name not in configs:
         raise EvaError(f"the model has no adapter '{adapter_name}'; it has {', '.join(configs)}")
     config = configs[adapter_name]
@@ -42,6 +52,17 @@ def lora_layers(model: nn.Module, adapter_name: str) -> dict[str, nn.Module]:
     if not layers:
         raise EvaError(f"the model has no LoRA layer named '{adapter_name}' on a Linear or Conv1D")
     return layers
+
+
+def refuse_own_ranks(model: nn.Module, lora: LoraConfig, adapter_name: str) -> None:
+    """Ranks that EVA wrote on an earlier call may be replaced, those of a user not.
+
+    Raises:
+        EvaError: a rank_pattern that is not EVA's.
+    """
+    written = getattr(model, WRITTEN, {}).get(adapter_name)
+    if lora.rank_pattern and lora.rank_pattern != written:
+        raise EvaError("this model has a rank_pattern; EVA shares out the ranks itself: remove it from the LoraConfig")
 
 
 @torch.no_grad()
@@ -78,7 +99,7 @@ def write_factors(model: nn.Module, rows: dict[str, Tensor], adapter_name: str, 
         if alpha != config.lora_alpha:
             patterns["alpha"][short] = alpha
     config.rank_pattern, config.alpha_pattern = patterns["rank"], patterns["alpha"]
-    model._eva_rank_patterns = {adapter_name: dict(patterns["rank"])}  # type: ignore[assignment]
+    setattr(model, WRITTEN, {adapter_name: dict(patterns["rank"])})
     if len(kept) < len(layers):
         config.target_modules = sorted(kept)
     if left := [name for name in layers if name not in rows]:
