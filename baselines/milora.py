@@ -17,6 +17,11 @@ class MiLoRA(WeightMethod):
     reduces_base = True
     title = "singular values"
 
+    @property
+    def seeded(self) -> bool:
+        """An exact decomposition draws nothing."""
+        return False
+
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
         """The smallest singular triplets; see `WeightMethod.layer_factors`."""
         U, S, V = truncated_svd(weight, min(weight.shape), method="exact")  # descending

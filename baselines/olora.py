@@ -18,6 +18,11 @@ class OLoRA(WeightMethod):
     reduces_base = True
     title = "QR decompositions"
 
+    @property
+    def seeded(self) -> bool:
+        """A QR decomposition draws nothing."""
+        return False
+
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
         """The leading part of Q R; see `WeightMethod.layer_factors`."""
         Q, R = torch.linalg.qr(weight.float())  # (out, k), (k, in)

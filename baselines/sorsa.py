@@ -27,6 +27,11 @@ class SORSA(WeightMethod):
     reduces_base = True
     title = "singular values"
 
+    @property
+    def seeded(self) -> bool:
+        """An exact decomposition draws nothing."""
+        return self.svd != "exact"
+
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
         """The largest singular triplets; see `WeightMethod.layer_factors`."""
         U, S, V = truncated_svd(weight, self.rank, method=self.svd, seed=seed + index)

@@ -25,6 +25,11 @@ class SVFit(Method):
     trained = ("s",)
     fixed_rank = False
 
+    @property
+    def seeded(self) -> bool:
+        """An exact decomposition draws nothing."""
+        return self.svd != "exact"
+
     def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
         """The singular vectors of each layer; see `Method.initialise`."""
         factors = {}

@@ -77,6 +77,11 @@ class Method(ABC):
     exports_adapter: ClassVar[bool] = True
     fixed_rank: ClassVar[bool] = True
 
+    @property
+    def seeded(self) -> bool:
+        """Whether the initial factors depend on the seed; without data and seed, all seeds of a base share them."""
+        return True
+
     def check(self, bundle: ModelBundle) -> None:
         """Refuse what cannot work with this model, before anything expensive.
 

@@ -187,7 +187,8 @@ def _best_epoch(epochs: list[dict[str, float]], primary: str) -> dict[str, float
 def _initialise(run: Run, bundle: ModelBundle, data: TrainData) -> Adapter:
     """The initial factors from the cache or from the method, put into the model."""
     spec, outcome = run.spec, run.outcome
-    file = run.caches / "init" / cached_name(spec.init_id)
+    shared = not (run.method.seeded or run.method.uses_data)
+    file = run.caches / "init" / cached_name(spec.base_init_id if shared else spec.init_id)
     initial = together.of_first(None if spec.where.force else cache.load_initialisation(file))
     outcome.reused["init"] = initial is not None
     if initial is None:

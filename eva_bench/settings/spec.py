@@ -79,6 +79,12 @@ class RunSpec(Frozen):
         return fingerprint(parts | {"identity": identity} | text)
 
     @property
+    def base_init_id(self) -> str:
+        """The same for methods that look at nothing but the weights and draw nothing: equal for all seeds and data."""
+        parts = {name: what(getattr(self, name)) for name in ("protocol", "model", "method", "adapter")}
+        return fingerprint(parts | {"identity": {"model": self.identity.model.sha256}})
+
+    @property
     def train_id(self) -> str:
         """Fingerprint of a training: shared by runs that differ only in evaluation, unless it evaluates on its way."""
         parts = {"init": self.init_id, "train": what(self.train)}

@@ -44,6 +44,20 @@ def perturb(adapter: Adapter) -> None:
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
 
 
+EXACT = {name: {"svd": "exact"} for name in method_names() if "svd" in method_values(name)}
+
+
+@pytest.mark.parametrize("name", with_attribute("uses_data", False))
+def test_initial_factors_are_the_same_for_every_seed_where_a_method_says_so(name):
+    bundle, method = make_bundle("llama"), make_method(method_values(name, **EXACT.get(name, {})))
+    if method.seeded:
+        pytest.skip("draws random numbers")
+    one, two = (method.initialise(bundle, FixedBatches(), seed).factors for seed in (0, 1))
+    for layer, factors in one.items():
+        for part, tensor in factors.tensors().items():
+            assert torch.equal(tensor, two[layer].tensors()[part]), (layer, part)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", with_attribute("changes_function", False))
 def test_attaching_leaves_the_function_unchanged(name, architecture, tokens):

@@ -61,6 +61,16 @@ def test_another_evaluation_reuses_the_training(command, small_run, places, monk
     assert sorted(record.reused["train"] for record in records) == [False, True]
 
 
+@pytest.mark.parametrize(("method", "reused"), [("olora", [False, True]), ("hrp", [False, False])])
+def test_factors_that_depend_on_the_weights_alone_are_computed_once_for_all_seeds(
+    method, reused, command, small_run, places, tmp_path
+):
+    for seed in ("0", "1"):
+        assert command(f"method={method}", "task=gsm8k", f"seed={seed}", *small_run, *places)[0] == 0
+    records = sorted(Store(tmp_path / "results").read_all(), key=lambda record: record.spec.seed)
+    assert [record.reused["init"] for record in records] == reused
+
+
 def test_force_keeps_the_old_record_beside_the_new(command, small_run, places, tmp_path):
     assert command(*LORA, *small_run, *places)[0] == 0
     (path,) = (tmp_path / "results/records").rglob("*.json")
