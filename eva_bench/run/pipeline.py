@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from eva_bench import models
 from eva_bench.assets.catalogue import drawn_anew, pretraining_data
 from eva_bench.assets.identity import model_folder
+from eva_bench.methods.base import Method
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
@@ -184,11 +185,16 @@ def _best_epoch(epochs: list[dict[str, float]], primary: str) -> dict[str, float
     return {f"best/{name}": value for name, value in best.items() if name != "samples"}
 
 
+def initial_factors_file(caches: Path, spec: RunSpec, method: Method) -> Path:
+    """Where the initial factors of a run are kept: those that follow from the weights alone once for all seeds."""
+    shared = not (method.seeded or method.uses_data)
+    return caches / "init" / cached_name(spec.base_init_id if shared else spec.init_id)
+
+
 def _initialise(run: Run, bundle: ModelBundle, data: TrainData) -> Adapter:
     """The initial factors from the cache or from the method, put into the model."""
     spec, outcome = run.spec, run.outcome
-    shared = not (run.method.seeded or run.method.uses_data)
-    file = run.caches / "init" / cached_name(spec.base_init_id if shared else spec.init_id)
+    file = initial_factors_file(run.caches, spec, run.method)
     initial = together.of_first(None if spec.where.force else cache.load_initialisation(file))
     outcome.reused["init"] = initial is not None
     if initial is None:

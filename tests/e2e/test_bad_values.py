@@ -50,7 +50,7 @@ from tests.e2e.conftest import SHORT_RUN
         ),
         (("method=svfit", "adapter.magnitude=true"), ("adapter.magnitude does not go together with method=svfit",)),
         (("method=full", "adapter.scaling=rslora"), ("adapter.scaling does not go together with method=full",)),
-        (("method=sorsa", "adapter.scaling=rslora"), ("method=sorsa has method.alpha=null",)),
+        (("method=sorsa", "adapter.scaling=rslora"), ("adapter.scaling=rslora scales alpha, and method.alpha is",)),
         (("adapter.scaling=rs",), ("adapter.scaling=rs",)),
         (("method=orthogonal", "adapter.rank=3"), ("rank 3 is odd",)),
         (("method=lora_ga", "adapter.rank=12"), ("takes 24 directions from a gradient at rank 12",)),

@@ -16,6 +16,7 @@ from eva_bench.records.environment import cached_name
 from eva_bench.records.store import Store
 from eva_bench.run import cache
 from eva_bench.run.cell import run_cell
+from eva_bench.run.pipeline import initial_factors_file
 from eva_bench.settings.build import build
 from eva_bench.settings.compose import compose_spec
 from tests.checkpoints import KINDS
@@ -44,7 +45,7 @@ def trained_model(spec, runs: Path) -> torch.nn.Module:
     """The model at the end of training, from the caches of the run."""
     bundle = models.load(spec.model, spec.data, "cpu")
     method = build(spec.method, Method)
-    adapter = method.install(bundle, cache.load_initialisation(runs / "cache/init" / cached_name(spec.init_id)))
+    adapter = method.install(bundle, cache.load_initialisation(initial_factors_file(runs / "cache", spec, method)))
     tensors, _ = cache.load_tensors(runs / "cache/train" / cached_name(spec.train_id))
     adapter.load_state_dict(tensors)
     return bundle.module

@@ -95,7 +95,8 @@ def test_dinov2_two_steps_evaluation_record_and_export(method, archive, vit, tmp
     assert run_cell(spec) == 0
     record = Store(tmp_path / "results").read(spec)
     assert (record.status, record.steps, record.metrics["samples"]) == ("ok", 2, 6)
-    assert record.metrics.keys() == record.metrics_before.keys() == {"accuracy", "reference_loss", "samples"}
+    names = {"accuracy", "reference_loss", "samples", "majority", "constant_loss"}
+    assert record.metrics.keys() == record.metrics_before.keys() == names
     assert record.metrics["reference_loss"] != record.metrics_before["reference_loss"]
     assert record.data["rows"] == 32  # train800val200 at stage=final
     if "eva" in method:
