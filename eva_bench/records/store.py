@@ -111,6 +111,7 @@ def _without_garbage_collection() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            gc.freeze()  # what was read stays: it is not looked through now, nor later
             gc.enable()
 
 
