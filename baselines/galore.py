@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from baselines.full import Full
 from eva_bench.methods.base import method_config
 from eva_bench.methods.layer import Adapter
+from eva_bench.settings.schema import TrainSettings
 
 torch.serialization.add_safe_globals([GaLoreProjector])  # checkpoints hold the projections of the optimiser
 
@@ -27,14 +28,7 @@ class GaLore(Full):
     update_gap: int
     update_scale: float
 
-    def parameter_groups(
-        self,
-        adapter: Adapter,
-        lr: float,
-        weight_decay: float,
-        lr_ratio: float | None = None,
-        decay_all_factors: bool | None = None,
-    ) -> list[dict[str, Any]]:
+    def parameter_groups(self, adapter: Adapter, train: TrainSettings) -> list[dict[str, Any]]:
         """The usual groups, linear weights apart; see `Method.parameter_groups`."""
         modules = list(adapter.module.modules())
         embedded = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
@@ -48,7 +42,7 @@ class GaLore(Full):
             "projection_type": "std",
         }
         groups = []
-        for group in super().parameter_groups(adapter, lr, weight_decay, lr_ratio, decay_all_factors):
+        for group in super().parameter_groups(adapter, train):
             projected = [p for p in group["params"] if id(p) in linear - embedded]
             plain = [p for p in group["params"] if id(p) not in linear - embedded]
             groups += [group | {"params": projected} | projection] if projected else []

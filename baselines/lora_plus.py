@@ -5,6 +5,7 @@ from typing import Any
 from baselines.lora import LoRA
 from eva_bench.methods.base import method_config
 from eva_bench.methods.layer import Adapter
+from eva_bench.settings.schema import TrainSettings
 from eva_bench.system.errors import UserError
 
 
@@ -14,19 +15,12 @@ class LoRAPlus(LoRA):
 
     lr_ratio: float
 
-    def parameter_groups(
-        self,
-        adapter: Adapter,
-        lr: float,
-        weight_decay: float,
-        lr_ratio: float | None = None,
-        decay_all_factors: bool | None = None,
-    ) -> list[dict[str, Any]]:
+    def parameter_groups(self, adapter: Adapter, train: TrainSettings) -> list[dict[str, Any]]:
         """Groups with the method's own ratio; see `Method.parameter_groups`.
 
         Raises:
             UserError: another ratio is asked for by train.lr_ratio.
         """
-        if lr_ratio is not None:
+        if train.lr_ratio is not None:
             raise UserError("method=lora_plus has its own method.lr_ratio: leave train.lr_ratio=null.")
-        return super().parameter_groups(adapter, lr, weight_decay, self.lr_ratio, decay_all_factors)
+        return super().parameter_groups(adapter, train.model_copy(update={"lr_ratio": self.lr_ratio}))

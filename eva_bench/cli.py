@@ -11,7 +11,7 @@ import yaml
 from eva_bench.run.cell import run_cell
 from eva_bench.settings.compose import compose_settings, compose_spec, to_settings
 from eva_bench.sweeps import execute
-from eva_bench.sweeps.execute import is_sweep
+from eva_bench.sweeps.request import is_sweep
 from eva_bench.system.arguments import guarded
 from eva_bench.system.paths import choices, is_group
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from eva_bench.methods.layer import Adapter, Factors
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import weight_matrix
+from eva_bench.settings.schema import TrainSettings
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import Bar
 
@@ -143,14 +144,7 @@ class Method(ABC):
         """
         return None
 
-    def parameter_groups(
-        self,
-        adapter: Adapter,
-        lr: float,
-        weight_decay: float,
-        lr_ratio: float | None = None,
-        decay_all_factors: bool | None = None,
-    ) -> list[dict[str, Any]]:
+    def parameter_groups(self, adapter: Adapter, train: TrainSettings) -> list[dict[str, Any]]:
         """Groups for the optimiser; biases, norms and other one-dimensional parameters do not decay.
 
         Neither do the factors of a method that reduces the base: they hold a part of the pretrained weight, which
@@ -158,22 +152,20 @@ class Method(ABC):
 
         Args:
             adapter: whose trained parameters are grouped.
-            lr: peak learning rate.
-            weight_decay: of all other parameters.
-            lr_ratio: learning rate of every B over that of all else (LoRA+, arXiv:2402.12354); None means 1.
-            decay_all_factors: also those of a method that reduces the base, to measure what that does.
+            train: peak learning rate, the ratio of B's to it (LoRA+, arXiv:2402.12354), decay, and whether factors
+                of a method that reduces the base decay all the same.
 
         Returns:
             Dicts with `params`, `lr` and `weight_decay`, as torch.optim takes them.
         """
         factors_B = {id(layer.B) for layer in adapter.layers.values()}
         kept = {id(layer.A) for layer in adapter.layers.values()} | factors_B
-        if decay_all_factors or not self.reduces_base:
+        if train.decay_all_factors or not self.reduces_base:
             kept = set()
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in adapter.trained().values():
-            decay = weight_decay if parameter.ndim > 1 and id(parameter) not in kept else 0.0
-            rate = lr * (lr_ratio or 1.0) if id(parameter) in factors_B else lr
+            decay = train.weight_decay if parameter.ndim > 1 and id(parameter) not in kept else 0.0
+            rate = train.lr * (train.lr_ratio or 1.0) if id(parameter) in factors_B else train.lr
             groups.setdefault((rate, decay), []).append(parameter)
         return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 

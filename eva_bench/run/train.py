@@ -136,8 +136,7 @@ def fit(
             f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size="
             f"{train.micro_batch_size} times {accelerator.num_processes} processes."
         )
-    decay_all = train.decay_all_factors
-    groups = method.parameter_groups(adapter, train.lr, train.weight_decay, train.lr_ratio, decay_all)
+    groups = method.parameter_groups(adapter, train)
     total = total_steps(train, len(examples))
     optimizer = method.optimizer(adapter, groups, total)
     peak_lrs = [group["lr"] for group in optimizer.param_groups]

@@ -6,94 +6,35 @@ truth about a sweep is in its records: running the same command again does what 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from pydantic import TypeAdapter, ValidationError
 
 from eva_bench.records.store import Store
 from eva_bench.run.console import untuned
 from eva_bench.run.ranks import cells_of_main
 from eva_bench.settings.explain import explain_hydra_error
 from eva_bench.settings.spec import RunSpec
-from eva_bench.sweeps.plan import Cell, Plan, make_plan, read_yaml
-from eva_bench.sweeps.remaining import Remaining, duration
+from eva_bench.sweeps.announce import announced
+from eva_bench.sweeps.local import run_locally, worker_environment
+from eva_bench.sweeps.plan import Plan, make_plan, read_yaml
+from eva_bench.sweeps.remaining import Remaining
+from eva_bench.sweeps.request import Request, read_request
 from eva_bench.sweeps.status import CellState, count, examine, show, show_means, show_plan
 from eva_bench.sweeps.worker import Part, run_cells, write_cells
 from eva_bench.system import paths
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import check_writable, sha256_of
-from eva_bench.system.paths import CONF, ROOT, is_group
+from eva_bench.system.paths import CONF
 from eva_bench.system.processes import is_main_process
 from eva_bench.system.progress import say
-
-LAUNCHER = "hydra/launcher"
-SWEEP_SETTINGS = ("hydra", "pack", "array_size")  # sections of conf/sweep.yaml that the command line may change
-
-
-@dataclass(frozen=True)
-class Request:
-    """A sweep's command line, sorted: which suite, what the cells are, and how they are spread."""
-
-    suite: str | None
-    cells: list[str]
-    spread: list[str]
-    dry_run: bool = False
-
-    @property
-    def launcher(self) -> str:
-        """`here`, `local`, or the name of a Hydra launcher."""
-        chosen = [item.split("=", 1)[1] for item in self.spread if item.startswith(f"{LAUNCHER}=")]
-        return chosen[-1] if chosen else "here"
-
-
-def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for several cells (a suite, a group of tasks), or for a launcher elsewhere."""
-    flags = {"-m", "--multirun"} & set(arguments)
-    groups = [item for item in arguments if item.startswith("task=") and is_group(item.removeprefix("task="))]
-    return bool(flags or groups) or any(item.split("=")[0] in ("suite", "dry_run", LAUNCHER) for item in arguments)
-
-
-def read_request(arguments: Sequence[str]) -> Request:
-    """Sort a command line. Raises UserError for options that a sweep does not know."""
-    suite, dry_run = None, False
-    cells: list[str] = []
-    spread: list[str] = []
-    for item in arguments:
-        key, _, value = item.partition("=")
-        if item in ("-m", "--multirun"):
-            continue
-        if item.startswith("-"):
-            raise UserError(f"A sweep has no option '{item}'.")
-        if key == "suite":
-            suite = value
-        elif key == "dry_run":
-            dry_run = _flag(item, value)
-        elif key.replace("/", ".").split(".")[0] in SWEEP_SETTINGS:
-            spread.append(item)
-        else:
-            cells.append(item)
-    return Request(suite, cells, spread, dry_run)
-
-
-def _flag(item: str, value: str) -> bool:
-    try:
-        return TypeAdapter(bool).validate_python(value)
-    except ValidationError as error:
-        raise UserError(f"'{item}' is neither true nor false.") from error
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -212,69 +153,6 @@ def freeze(plan: Plan, specs: list[RunSpec], config: DictConfig) -> list[Part]:
     return [Part(str(file), first, size) for first in range(0, len(specs), size)]
 
 
-def run_locally(folder: Path, specs: list[RunSpec], processes: int) -> int:
-    """Several processes over one list of cells: each takes the next one that nobody has claimed."""
-    processes = min(processes, len(specs))
-    threads = specs[0].where.threads or os.cpu_count() or 1
-    threads = max(1, threads // processes)
-    file = folder / f"cells-local-{os.getpid()}.jsonl"
-    write_cells(file, [_elsewhere(spec, threads) for spec in specs])
-    command = [sys.executable, "-m", "eva_bench.sweeps.worker", str(file)]
-    children = []
-    for number in range(processes):
-        log = (folder / f"process-{number}.log").open("a")  # another sweep may be writing there
-        say(f"process {number}: {threads} threads, output in {log.name}")
-        # A session of its own: a Ctrl-C reaches it once, through us, and it ends with a checkpoint and a record.
-        child = subprocess.Popen(
-            command, stdout=log, stderr=log, env=worker_environment(number), start_new_session=True
-        )
-        children.append(child)
-    with _forwarding(children):
-        codes = [child.wait() for child in children]
-    file.unlink(missing_ok=True)
-    return max(abs(code) for code in codes)
-
-
-def _elsewhere(spec: RunSpec, threads: int) -> RunSpec:
-    """The same run in a process beside others, which takes only what nobody else has claimed."""
-    return spec.model_copy(update={"where": spec.where.model_copy(update={"threads": threads, "wait": False})})
-
-
-def worker_environment(number: int = 0) -> dict[str, str]:
-    """The package can be imported from anywhere; where several GPUs are visible, each process gets its own."""
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-    if len(devices := visible_devices()) > 1:
-        environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
-    return environment
-
-
-def visible_devices(folder: Path = Path("/dev")) -> list[str]:
-    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, or all there are. No torch here."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [device for device in named.split(",") if device]
-    nodes = [path for path in folder.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
-    return [str(number) for number in range(len(nodes))]
-
-
-@contextmanager
-def _forwarding(children: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Signals to us go to all children, which end in their own time."""
-
-    def forward(number, frame) -> None:
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    previous = {number: signal.signal(number, forward) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _run_by_hydra(request: Request, parts: list[Part], logs: Path) -> int:
     """Hydra's multirun over the parts, with the launcher of the command line (slurm, or any that is installed)."""
     os.environ["PYTHONPATH"] = worker_environment()["PYTHONPATH"]  # jobs inherit it
@@ -312,43 +190,3 @@ def _job(config: DictConfig) -> int:
 
 def _quoted(path: Path) -> str:
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-@contextmanager
-def announced(plan: Plan, specs: Sequence[RunSpec], every_s: float = 1.0) -> Iterator[None]:
-    """One line for every record that other processes write meanwhile, with the time that is left of these cells."""
-    done = threading.Event()
-    watcher = threading.Thread(target=_announce, args=(plan.cells, Remaining(specs), done, every_s), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _announce(cells: Sequence[Cell], remaining: Remaining, done: threading.Event, every_s: float) -> None:
-    store = Store(cells[0].spec.where.results_dir)
-    seen = {cell.run_id: _written(store, cell) for cell in cells}
-    finished, planned = 0, len(remaining.expected_s)
-    while True:
-        last = done.wait(every_s)
-        for cell in cells:
-            if (written := _written(store, cell)) != seen[cell.run_id]:
-                seen[cell.run_id] = written
-                if (record := store.read(cell.spec)) is not None:
-                    finished += 1
-                    score = record.score
-                    shown = "" if score is None else f", {record.spec.task.primary} {100 * score:.1f} %"
-                    remaining.finish(cell.run_id)
-                    left = remaining.seconds_left()
-                    shown += "" if left is None else f"; about {duration(left)} left"
-                    say(f"[{finished} of {planned}] {record.status}: {cell.run_id}{shown}")
-        if last:
-            return
-
-
-def _written(store: Store, cell: Cell) -> int | None:
-    with contextlib.suppress(OSError):
-        return store.path(cell.spec).stat().st_mtime_ns
-    return None

@@ -14,8 +14,10 @@ from typing import ClassVar
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
-from eva_bench.sweeps.execute import LAUNCHER, freeze, left_to_do, read_request, spread_config, worker_environment
+from eva_bench.sweeps.execute import freeze, left_to_do, spread_config
+from eva_bench.sweeps.local import worker_environment
 from eva_bench.sweeps.plan import make_plan
+from eva_bench.sweeps.request import LAUNCHER, read_request
 from eva_bench.sweeps.status import count, examine
 from eva_bench.sweeps.worker import Part
 from eva_bench.system.arguments import Arguments, run_command

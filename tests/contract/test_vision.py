@@ -12,7 +12,7 @@ from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models import vision
 from tests.conftest import method_values
 from tests.contract.test_methods import EXPORTED, perturb
-from tests.settings import make_method
+from tests.settings import make_method, train_settings
 from tests.vision import ARCHITECTURES, CLASSES, load_vit, some_pixels, write_vit
 
 MODELS = ("pocket_vision", "dinov2_g14", "dinov2_s14")
@@ -118,7 +118,8 @@ def test_factors_head_and_biases_train_and_nothing_else(name, bundle):
         p.grad is not None and p.grad.abs().sum() > 0 for n, p in adapter.biases.items() if not n.endswith("k.bias")
     )
     assert all(p.grad is None for p in model.module.parameters() if not p.requires_grad)
-    decays = {id(p): g["weight_decay"] for g in method.parameter_groups(adapter, 1e-3, 0.05) for p in g["params"]}
+    groups = method.parameter_groups(adapter, train_settings(lr=1e-3, weight_decay=0.05))
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     factors = {id(p) for layer in adapter.layers.values() for p in (layer.A, layer.B)}
     for parameter in adapter.trained().values():
         kept = parameter.ndim == 1 or (method.reduces_base and id(parameter) in factors)

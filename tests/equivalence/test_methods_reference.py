@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from eva_bench.models.linear import weight_matrix
 from tests.conftest import ARCHITECTURES
 from tests.contract.test_methods import attach, make_bundle
+from tests.settings import train_settings
 
 RANK, ALPHA = 4, 6.0  # of the contract tests
 SCALE = ALPHA / RANK
@@ -116,7 +117,7 @@ def test_nora_lies_in_the_row_space_of_the_weight_with_the_size_of_the_formula(a
 
 def test_lora_plus_gives_only_b_the_larger_rate():
     method, adapter = attach("lora_plus", make_bundle("llama"))
-    groups = method.parameter_groups(adapter, lr=1e-3, weight_decay=0.1)
+    groups = method.parameter_groups(adapter, train_settings(lr=1e-3, weight_decay=0.1))
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     for layer in adapter.layers.values():
         assert rates[id(layer.A)] == 1e-3 and rates[id(layer.B)] == pytest.approx(16e-3)

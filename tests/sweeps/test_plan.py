@@ -10,8 +10,9 @@ import pytest
 
 from eva_bench.settings.compose import compose_spec
 from eva_bench.sweeps import plan as plan_module
-from eva_bench.sweeps.execute import is_sweep, left_to_do, read_request, spread_config
+from eva_bench.sweeps.execute import left_to_do, spread_config
 from eva_bench.sweeps.plan import make_plan, read_suite
+from eva_bench.sweeps.request import is_sweep, read_request
 from eva_bench.sweeps.worker import read_cells, write_cells
 from eva_bench.system import paths
 from eva_bench.system.errors import UserError

@@ -15,7 +15,7 @@ from eva_bench.models.recomputation import recomputed
 from eva_bench.reporting.archive import Run
 from eva_bench.run import evaluate, memory, train
 from eva_bench.settings.compose import compose_settings
-from eva_bench.sweeps import execute, tune
+from eva_bench.sweeps import local, tune
 from eva_bench.system.errors import UserError
 from eva_bench.system.meter import Cost
 from tasks.glue_metrics import glue_scores
@@ -95,14 +95,14 @@ def test_every_local_process_has_a_gpu_of_its_own(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
-    assert execute.visible_devices(tmp_path) == ["0", "1", "2"]
-    monkeypatch.setattr(execute, "visible_devices", lambda: ["0", "1", "2"])
-    assert [execute.worker_environment(n)["CUDA_VISIBLE_DEVICES"] for n in range(4)] == ["0", "1", "2", "0"]
+    assert local.visible_devices(tmp_path) == ["0", "1", "2"]
+    monkeypatch.setattr(local, "visible_devices", lambda: ["0", "1", "2"])
+    assert [local.worker_environment(n)["CUDA_VISIBLE_DEVICES"] for n in range(4)] == ["0", "1", "2", "0"]
 
 
 def test_devices_that_the_environment_names_are_dealt_out(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert [execute.worker_environment(n)["CUDA_VISIBLE_DEVICES"] for n in range(3)] == ["4", "7", "4"]
+    assert [local.worker_environment(n)["CUDA_VISIBLE_DEVICES"] for n in range(3)] == ["4", "7", "4"]
 
 
 def run_of(*line: str) -> Run:

@@ -194,7 +194,7 @@ def test_another_learning_rate_for_b_is_for_b_alone(method):
     ]
     method = make_method(method_values(method))
     adapter = method.attach(bundle, batches, 0)
-    groups = method.parameter_groups(adapter, 1e-3, 0.1, lr_ratio=16)
+    groups = method.parameter_groups(adapter, train_settings(lr=1e-3, weight_decay=0.1, lr_ratio=16))
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     for name, parameter in adapter.trained().items():
         assert rates[id(parameter)] == pytest.approx(16e-3 if name.endswith("q_proj.B") else 1e-3), name

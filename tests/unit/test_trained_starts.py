@@ -8,6 +8,7 @@ import torch
 from eva_bench.methods.base import target_layers
 from tests.conftest import FixedBatches
 from tests.contract.test_methods import attach, make_bundle
+from tests.settings import train_settings
 from tests.unit.test_training_methods import train
 
 
@@ -50,7 +51,7 @@ def test_galore_moves_linear_weights_by_low_rank_steps_and_resumes():
     again = make_bundle("llama")
     method, second = attach("galore", again)
     second.load_state_dict(saved["weights"])
-    resumed = method.optimizer(second, method.parameter_groups(second, 1e-2, 0.0), 12)
+    resumed = method.optimizer(second, method.parameter_groups(second, train_settings(lr=1e-2)), 12)
     resumed.load_state_dict(saved["optimizer"])
     train(method, bundle, adapter, 2, optimizer=optimizer, first=3)
     train(method, again, second, 2, optimizer=resumed, first=3)

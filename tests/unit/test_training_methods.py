@@ -9,13 +9,14 @@ from peft import AdaLoraConfig, get_peft_model
 from baselines.adalora import Budget
 from eva_bench.system.errors import UserError
 from tests.contract.test_methods import attach, make_bundle
+from tests.settings import train_settings
 
 STEPS = 12
 
 
 def train(method, bundle, adapter, steps, total=STEPS, optimizer=None, first=0):
     """A few steps on random tokens; returns the optimiser."""
-    optimizer = optimizer or method.optimizer(adapter, method.parameter_groups(adapter, 1e-2, 0.0), total)
+    optimizer = optimizer or method.optimizer(adapter, method.parameter_groups(adapter, train_settings(lr=1e-2)), total)
     for step in range(first, first + steps):
         tokens = torch.randint(3, 60, (4, 12), generator=torch.Generator().manual_seed(step))
         loss = bundle.module(tokens, labels=tokens).loss
@@ -57,7 +58,7 @@ def test_importance_is_that_of_peft():
     theirs = get_peft_model(copy.deepcopy(bundle.module), config)
     method, adapter = attach("adalora", bundle)
     allocator = theirs.base_model.rankallocator
-    optimizer = method.optimizer(adapter, method.parameter_groups(adapter, 1e-2, 0.0), STEPS)
+    optimizer = method.optimizer(adapter, method.parameter_groups(adapter, train_settings(lr=1e-2)), STEPS)
     ours = Budget(method, adapter, STEPS)
     pairs = {name: (theirs.base_model.model.get_submodule(name), layer) for name, layer in adapter.layers.items()}
     generator = torch.Generator().manual_seed(2)
@@ -93,7 +94,7 @@ def test_a_resumed_training_is_the_same_to_the_bit():
             bundle = make_bundle("llama")
             method, adapter = attach("adalora", bundle)
             adapter.load_state_dict(weights)
-            second = method.optimizer(adapter, method.parameter_groups(adapter, 1e-2, 0.0), STEPS)
+            second = method.optimizer(adapter, method.parameter_groups(adapter, train_settings(lr=1e-2)), STEPS)
             second.load_state_dict(saved)
             train(method, bundle, adapter, 4, optimizer=second, first=8)
         states.append(adapter.state_dict())
@@ -109,7 +110,7 @@ def test_a_training_too_short_for_the_schedule_is_refused():
 def test_nora_plus_preconditions_by_the_other_factor():
     bundle = make_bundle("llama")
     method, adapter = attach("nora_plus", bundle)
-    optimizer = method.optimizer(adapter, method.parameter_groups(adapter, 1e-2, 0.0), STEPS)
+    optimizer = method.optimizer(adapter, method.parameter_groups(adapter, train_settings(lr=1e-2)), STEPS)
     layer = next(iter(adapter.layers.values()))
     layer.A.grad, layer.B.grad = torch.randn_like(layer.A), torch.randn_like(layer.B)
     before, grad_A, grad_B = layer.A.detach().double().clone(), layer.A.grad.clone(), layer.B.grad.clone()
