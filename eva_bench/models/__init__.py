@@ -7,12 +7,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from eva_bench.settings.schema import DataSettings, ModelSettings
-
-if TYPE_CHECKING:  # torch is loaded with a model, not with this package, which commands without torch import
+if TYPE_CHECKING:  # torch is loaded with a model, not with this package; and EVA for PEFT needs no settings
     import torch
 
     from eva_bench.models.bundle import ModelBundle
+    from eva_bench.settings.schema import DataSettings, ModelSettings
 
 
 def load(
