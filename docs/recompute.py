@@ -17,12 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results"
 CELL = {"method", "task", "scale", "model", "seed", "stage", "suite"}  # overrides that choose a cell
 RUNS = [json.loads(path.read_text()) for path in sorted((RESULTS / "records" / "pocket").rglob("*.json"))]
-CELLS = defaultdict(list)
-for run in RUNS:
+CELLS = defaultdict(list)  # task, method, stage, status -> runs of the newest protocol that has results
+NEWEST = max(r["spec"]["protocol"] for r in RUNS if (r["spec"]["stage"], r["status"]) == ("final", "ok"))
+for run in (r for r in RUNS if r["spec"]["protocol"] == NEWEST):
     spec = run["spec"]
     CELLS[spec["task"]["name"], spec["method"]["name"], spec["stage"], run["status"]].append(run)
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/table").glob("*.yaml")}
 COLUMNS = [c for name in TABLES["overall"]["columns_of"] for c in TABLES[name]["columns"]]
+PROBES = {}  # probe, run -> summary
+for path in (RESULTS / "probes").glob("*/*.json"):
+    found = json.loads(path.read_text())
+    PROBES[found["probe"], "--".join(found["subjects"])] = found["summary"]
+PROBED = {"intruders": "intruders", "curvature": "largest", "variation": "mean_vectors"}
 FAMILY = {run["spec"]["task"]["name"]: run["spec"]["task"]["family"] for run in RUNS}
 
 
@@ -40,28 +46,56 @@ def changed(run):
 
 
 def runs_of(side, task, stage, free=()):
-    """Runs of a method and its settings that change nothing else, of the newest protocol, oldest first."""
+    """Runs of a method and its settings that change nothing else, oldest first."""
     wanted = side.get("settings", {})
     found = [
         run
         for run in CELLS[task, side["method"], stage, "ok"]
         if changed(run) <= {*wanted, *free} and all(setting(run, key) == value for key, value in wanted.items())
     ]
-    newest = max((run["spec"]["protocol"] for run in found), default=None)
-    return sorted((r for r in found if r["spec"]["protocol"] == newest), key=lambda run: run["finished"] or "")
+    return sorted(found, key=lambda run: run["finished"] or "")
 
 
 def measured(run, column, measure):
+    if measure in PROBED:
+        return PROBES.get((measure, run["run_id"]), {}).get(PROBED[measure])
+    if measure == "learning_rate":
+        return run["spec"]["train"]["lr"]
+    if measure == "forgetting":
+        before, after = (run[when].get("forgetting/loss") for when in ("metrics_before", "metrics"))
+        return np.log(after / before) if before and after and np.isfinite(after) else None
     if measure == "early_loss":
         return np.mean([point[1] for point in run["curve"] if point[0] <= run["steps"] / 4])
     return run["metrics"].get(measure or column.get("metric") or run["spec"]["task"]["primary"])
 
 
+def tells(column):
+    """Whether a task tells methods apart: reliability, ceiling and floor (results/tables/tasks-pocket.md)."""
+    cells = [runs_of({"method": method}, column["task"], "final") for method in TABLES["overall"]["methods"]]
+    scores = [[measured(run, column, None) for run in cell] for cell in cells]
+    if min(map(len, scores)) < 2:
+        return True
+    means, sizes = [np.mean(found) for found in scores], np.array([len(found) for found in scores])
+    noise = sum((len(found) - 1) * np.var(found, ddof=1) for found in scores) / (sizes - 1).sum()
+    metric = column.get("metric") or cells[0][0]["spec"]["task"]["primary"]
+    one = {run["spec"]["seed"]: run for cell in cells for run in cell}
+    before = np.mean([run["metrics_before"].get(metric, 0) for run in one.values()])
+    constant = max(run["metrics"].get("/".join([*metric.split("/")[:-1], "majority"]), 0) for run in one.values())
+    ceiling = np.mean([run["metrics"].get(f"expert_{metric}", 1) for run in one.values()])
+    away = max(before, constant) + 0.02 < max(means) and min(means) < ceiling - 0.02
+    return bool(away and noise * np.mean(1 / sizes) <= 0.2 * np.var(means, ddof=1))
+
+
+def wanted(statement, among):
+    """The columns of the tasks and families that a statement is about."""
+    inside = [c for c in among if FAMILY.get(c["task"]) in statement.get("families", [FAMILY.get(c["task"])])]
+    return [c for c in inside if c["task"] in statement.get("tasks", [c["task"]])]
+
+
 def difference(statement, ours, theirs, level=0.95):
     """Estimate, low and high; None where records are missing."""
     stage, measure = statement.get("stage", "final"), statement.get("measure")
-    columns = [c for c in COLUMNS if FAMILY.get(c["task"]) in statement.get("families", [FAMILY.get(c["task"])])]
-    columns = [c for c in columns if c["task"] in statement.get("tasks", [c["task"]])]
+    columns = wanted(statement, TELLING)
     if measure:  # of a training, once: of tasks that share trainings the first one
         first = {}
         for c in columns:
@@ -140,9 +174,7 @@ def tie(s):
 
 def best_rate(s):
     ratios = []
-    for task in dict.fromkeys(c["task"] for c in COLUMNS):
-        if task not in s.get("tasks", [task]) or FAMILY.get(task) not in s.get("families", [FAMILY.get(task)]):
-            continue
+    for task in dict.fromkeys(c["task"] for c in wanted(s, TELLING)):
         losses = [defaultdict(dict), defaultdict(dict)]
         for side, found in zip((s["ours"], s["theirs"]), losses, strict=True):
             for r in runs_of(side, task, s.get("stage", "tune"), ["train.lr"]):
@@ -157,17 +189,24 @@ def best_rate(s):
 
 
 def correlation(s):
-    good = {r["train_id"]: r["metrics"] for r in RUNS if {s["x"], s["y"]} <= set(r["metrics"])}
+    tasks = {c["task"] for c in wanted(s, TELLING)}
+    cells = [
+        cell for (task, _, *how), cell in CELLS.items() if task in tasks and how == [s.get("stage", "final"), "ok"]
+    ]
+    pairs = {r["train_id"]: [measured(r, {}, s[k]) for k in "xy"] for cell in cells for r in cell if not changed(r)}
+    good = [pair for pair in pairs.values() if None not in pair]
     if len(good) < 4:
         return "not run"
-    rho, n = stats.spearmanr(*zip(*((m[s["x"]], m[s["y"]]) for m in good.values()), strict=True)).statistic, len(good)
-    half = 1.96 * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    rho = stats.spearmanr(*zip(*good, strict=True)).statistic
+    half = 1.96 * np.sqrt((1 + rho**2 / 2) / (len(good) - 3))
     return inside(np.tanh(np.arctanh(rho) - half), np.tanh(np.arctanh(rho) + half), s["between"])
 
 
 def verdicts(claim):
     for s in claim.get("statements", []):
-        if s["kind"] == "compare":
+        if wanted(s, COLUMNS) and not wanted(s, TELLING):
+            yield "undecided"
+        elif s["kind"] == "compare":
             margin = 0.0 if s.get("measure") else 0.02
             yield expected(difference(s, s["ours"], s["theirs"]), s["expect"], margin)
         elif s["kind"] == "tie":
@@ -176,6 +215,7 @@ def verdicts(claim):
             yield best_rate(s) if s["kind"] == "best_rate" else correlation(s)
 
 
+TELLING = [column for column in COLUMNS if tells(column)]
 for path in sorted((ROOT / "conf/claim").glob("*.yaml")):
     claim = yaml.safe_load(path.read_text())
     found = set(verdicts(claim)) or {"not run"}

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
 from eva_bench.settings.spec import fingerprint, private_settings
 from eva_bench.system.errors import UserError
+from eva_bench.system.progress import warn
 
 
 class Run(Record):
-    """A record with names for the settings that tables, figures and the page ask for."""
+    """A record with names for the settings that tables, figures and the page ask for.
+
+    Attributes:
+        probes: probe -> name -> what it measured on the run, over all layers.
+    """
+
+    probes: dict[str, dict[str, float | None]] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, record: Record) -> Run:
+    def of(cls, record: Record, probes: dict[str, dict[str, float | None]] | None = None) -> Run:
         """The same record, not validated again."""
-        return cls.model_construct(**dict(record))
+        return cls.model_construct(**dict(record), probes=probes or {})
 
     @property
     def family(self) -> str:
@@ -100,6 +110,9 @@ class Run(Record):
         return private_settings(self.spec, self.origins)
 
 
+Probes = dict[str, dict[str, dict[str, float | None]]]  # run -> probe -> name -> number
+
+
 class Archive:
     """The records of one protocol a scale, by task: the newest that has results of the benchmark.
 
@@ -111,8 +124,8 @@ class Archive:
         UserError: two records claim to be the same run.
     """
 
-    def __init__(self, records: Iterable[Record]):
-        everything = [Run.of(record) for record in records]
+    def __init__(self, records: Iterable[Record], probes: Probes | None = None):
+        everything = [Run.of(record, (probes or {}).get(record.run_id)) for record in records]
         by_scale: dict[str, list[Run]] = defaultdict(list)
         for run in everything:
             by_scale[run.scale].append(run)
@@ -131,8 +144,8 @@ class Archive:
 
     @classmethod
     def load(cls, results: Path) -> Archive:
-        """Every readable record of a results folder; others are reported and skipped."""
-        return cls(Store(results).read_all())
+        """Every readable record of a results folder and what probes say of it; others are reported and skipped."""
+        return cls(Store(results).read_all(), read_probes(results))
 
     def scales(self) -> list[str]:
         """All scales of the records, sorted."""
@@ -146,6 +159,21 @@ class Archive:
         """Records of a stage of a task at a scale, of one model or (None) of any, whatever their status."""
         runs = self._by_task.get((scale, task), [])
         return [run for run in runs if run.stage == stage and model in (None, run.model_name)]
+
+
+def read_probes(results: Path) -> Probes:
+    """What probes found on single runs: `<results>/probes/<probe>/<run_id>.json`; unreadable files are reported."""
+    found: Probes = defaultdict(dict)
+    for path in sorted((results / "probes").glob("*/*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            subjects, probe, summary = content["subjects"], content["probe"], dict(content["summary"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            warn(f"{path} is no result of a probe: {error}")
+            continue
+        if len(subjects) == 1:
+            found[subjects[0]][probe] = summary
+    return found
 
 
 def _newest(runs: list[Run]) -> int:

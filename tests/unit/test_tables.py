@@ -13,10 +13,11 @@ from eva_bench.reporting.tables.build import build_table
 from eva_bench.reporting.tables.differences import build_differences
 from eva_bench.reporting.tables.facts import FACTS
 from eva_bench.reporting.tables.formats import to_latex, to_markdown
-from eva_bench.reporting.tables.selection import Value, select
+from eva_bench.reporting.tables.selection import select
 from eva_bench.reporting.tables.spec import TableSpec, read_table
 from eva_bench.reporting.tables.summary import _collapsed, build_pairs, build_summary
 from eva_bench.reporting.tables.table import Table
+from eva_bench.reporting.tables.value import Value
 from eva_bench.system.errors import UserError
 from tests.conftest import CONF, ROOT
 from tests.records import record

@@ -16,7 +16,7 @@ from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.claims.spec import BestRate, Claim, Compare, Correlation, Side, Tie
 from eva_bench.reporting.statistics import LOGIT, PLAIN, Difference, Model, Score
 from eva_bench.reporting.tables.facts import FACTS
-from eva_bench.reporting.tables.selection import belongs, select
+from eva_bench.reporting.tables.selection import belongs, judged_tasks, select
 from eva_bench.reporting.tables.spec import Column, TableSpec, read_table
 from eva_bench.system.paths import CONF
 
@@ -40,8 +40,16 @@ def judge(claim: Claim, archive: Archive, scale: str) -> tuple[Verdict, list[Fin
     """
     if claim.needs:
         return "not run", [Finding(claim.needs, "not run")]
-    findings = [EVALUATE[type(statement)](archive, scale, statement) for statement in claim.statements]
+    findings = [_judge_statement(archive, scale, statement) for statement in claim.statements]
     return overall(finding.verdict for finding in findings), findings
+
+
+def _judge_statement(archive: Archive, scale: str, statement: Any) -> Finding:
+    """What the records say about a statement; tasks that do not tell methods apart say nothing."""
+    table = read_table(CONF / "table" / "overall.yaml")
+    if not _columns(archive, table, scale, statement, None) and (apart := _wanted(archive, table, scale, statement)):
+        return Finding(f"{', '.join(column.title for column in apart)}: no task that tells methods apart", "undecided")
+    return EVALUATE[type(statement)](archive, scale, statement)
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
@@ -150,13 +158,24 @@ def _scores(archive: Archive, scale: str, where: Any, sides: Sequence[Side], mea
     return list({(score.method, score.training): score for score in reversed(scores)}.values())  # of a training, once
 
 
-def _columns(archive: Archive, table: TableSpec, scale: str, where: Any, measure: str | None) -> list[Column]:
+def _wanted(archive: Archive, table: TableSpec, scale: str, where: Any) -> list[Column]:
+    """The columns of the tasks and families that a statement is about."""
     families = {run.task: run.family for run in archive.runs if run.scale == scale}
-    wanted = [
+    return [
         column
         for column in table.columns
         if (not where.families or families.get(column.task) in where.families)
         and (not where.tasks or column.task in where.tasks)
+    ]
+
+
+def _columns(archive: Archive, table: TableSpec, scale: str, where: Any, measure: str | None) -> list[Column]:
+    """Of these the columns whose tasks tell methods apart, or (with a measure) one column of it per task."""
+    judged = judged_tasks(archive, scale)
+    wanted = [
+        column
+        for column in _wanted(archive, table, scale, where)
+        if column.key not in judged or judged[column.key].mark is None
     ]
     if measure is None:
         return wanted

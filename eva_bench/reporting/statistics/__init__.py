@@ -6,15 +6,19 @@ from eva_bench.reporting.statistics.compare import MARGIN, Difference, Model
 from eva_bench.reporting.statistics.per_task import TaskDifference, differences_to
 from eva_bench.reporting.statistics.ranks import block_means, critical_difference, mean_ranks, wins
 from eva_bench.reporting.statistics.rates import Curve
+from eva_bench.reporting.statistics.reliability import ENOUGH, NEAR, Judgement, judge, reliability
 from eva_bench.reporting.statistics.scores import LOGIT, PLAIN, Score, balanced_means
 
 __all__ = [
+    "ENOUGH",
     "LOGIT",
     "MARGIN",
+    "NEAR",
     "PLAIN",
     "Agreement",
     "Curve",
     "Difference",
+    "Judgement",
     "Model",
     "Score",
     "TaskDifference",
@@ -23,7 +27,9 @@ __all__ = [
     "bootstrap_interval",
     "critical_difference",
     "differences_to",
+    "judge",
     "mean_ranks",
     "rank_agreement",
+    "reliability",
     "wins",
 ]

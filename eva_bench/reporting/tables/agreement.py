@@ -32,7 +32,7 @@ def build_agreement(table: TableSpec, archive: Archive) -> Table | None:
     sides = [select(archive, table, scale, None) for scale in table.agreement]
     if not all(side.used for side in sides):
         return None
-    columns = [column for column in table.score_columns if all(_measured(side, column) for side in sides)]
+    columns = [c for c in table.score_columns if all(_measured(side, c) and side.tells(c) for side in sides)]
     lines = [_line(column.title, sides, [column]) for column in columns]
     if len(columns) > 1:
         lines.append(_line(f"mean of {len(columns)} tasks", sides, columns))

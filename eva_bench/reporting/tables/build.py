@@ -5,9 +5,10 @@ from __future__ import annotations
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.tables.notes import notes
 from eva_bench.reporting.tables.published import Number, published_numbers
-from eva_bench.reporting.tables.selection import Selection, Value, select
+from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import UNITS, Column, Mean, Row, TableSpec
 from eva_bench.reporting.tables.table import Cell, Line, Table, full_title, range_cell
+from eva_bench.reporting.tables.value import Value
 
 Values = dict[tuple[str, str], Value | None]  # (title of a row, title of a column) -> value
 
@@ -113,8 +114,8 @@ def _facts(selection: Selection, row: Row) -> list[Cell]:
 def _mark_best(selection: Selection, columns: list[Column | Mean], values: Values, lines: list[Line]) -> None:
     """Bold for the best mean of a column. Averages that lack tasks take no part: they are means of something else."""
     for index, column in enumerate(columns):
-        part = selection.parts(column)[0] if isinstance(column, Mean) else column
-        sign = {"max": 1, "min": -1, "none": 0}[part.best]
+        parts = selection.parts(column) if isinstance(column, Mean) else [column]
+        sign = {"max": 1, "min": -1, "none": 0}[parts[0].best] if parts else 0
         found = [(line, value) for line in lines if (value := values[line.title, column.title]) and value.complete]
         if sign and found:
             best = max(sign * value.mean for _, value in found)

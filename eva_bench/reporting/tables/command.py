@@ -17,6 +17,7 @@ from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import TableSpec, read_tables
 from eva_bench.reporting.tables.summary import build_pairs, build_summary
 from eva_bench.reporting.tables.table import Table
+from eva_bench.reporting.tables.tasks import build_tasks
 from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
 
@@ -49,6 +50,7 @@ def all_tables(archive: Archive, specs: Sequence[TableSpec] | None = None) -> tu
             more = [build(selection, model) for build in (build_differences, build_summary, build_pairs)]
             found += [table for table in more if table.lines]
     found += [table for spec in specs if (table := build_agreement(spec, archive))]
+    found += [table for scale in archive.scales() if (table := build_tasks(archive, scale))]
     own = own_runs(archive.runs, used)
     return found + build_own(own), own
 

@@ -21,7 +21,9 @@ NOTES = [
 def build_differences(selection: Selection, model: str | None) -> Table:
     """One line per method but the baseline, one column per score and average."""
     table = selection.table
-    columns = [c for c in table.shown_columns if isinstance(c, Mean) or c in table.score_columns]
+    wanted = [c for c in table.shown_columns if isinstance(c, Mean) or c in table.score_columns]
+    apart = [c for c in wanted if isinstance(c, Column) and not selection.tells(c)]
+    columns = [c for c in wanted if c not in apart] + apart
     models = {c.title: Model(selection.statistics_scores(selection.parts(c))) for c in columns if isinstance(c, Mean)}
     lines = []
     for row in [row for row in table.rows if row.title != table.baseline and selection.measured(row)]:
@@ -35,7 +37,7 @@ def build_differences(selection: Selection, model: str | None) -> Table:
     title = full_title(f"{table.title}: differences to {table.baseline}", selection.scale, model)
     notes = [note.format(baseline=table.baseline) for note in NOTES]
     notes += [origin(selection.used), conditions(selection.used), *caveats(selection)]
-    header = ["method", *(column.title for column in columns)]
+    header = ["method", *(f"{c.title} (apart)" if c in apart else c.title for c in columns)]
     return Table(f"{table.name}-differences", selection.scale, model, title, header, lines, notes)
 
 

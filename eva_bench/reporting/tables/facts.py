@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from eva_bench.reporting.archive import Run
+
+FORGETTING = "forgetting/loss"  # per prediction on held-out pretraining data
 
 Fact = Callable[[Run], float | None]
 
@@ -29,8 +32,23 @@ def _early_loss(run: Run) -> float | None:
     return sum(losses) / len(losses) if losses else None
 
 
+def _forgetting(run: Run) -> float | None:
+    """Logarithm of how many times larger the loss on pretraining data is after training: free of the loss's unit."""
+    before, after = run.metrics_before.get(FORGETTING), run.metrics.get(FORGETTING)
+    return math.log(after / before) if before and after and math.isfinite(after) else None
+
+
+def _probe(name: str, key: str) -> Fact:
+    """A number of `make probes`; None where the run was not probed."""
+    return lambda run: run.probes.get(name, {}).get(key)
+
+
 FACTS: dict[str, Fact] = {
     "early_loss": _early_loss,
+    "forgetting": _forgetting,
+    "intruders": _probe("intruders", "intruders"),
+    "curvature": _probe("curvature", "largest"),
+    "variation": _probe("variation", "mean_vectors"),
     "learning_rate": lambda run: run.lr,
     "parameters": lambda run: run.trainable_parameters,
     "adapter_bytes": lambda run: run.adapter_bytes,

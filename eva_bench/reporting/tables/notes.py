@@ -18,6 +18,10 @@ POCKET = (
     "Pocket numbers show how the code and the methods behave on small stand-ins. "
     "They say nothing about the real benchmark."
 )
+APART = (
+    "Left out of statistics, ranks, averages over families and claims, because they do not tell methods apart (table "
+    "of tasks):"
+)
 
 
 def notes(selection: Selection, measured: int, cells: int) -> list[str]:
@@ -30,8 +34,12 @@ def notes(selection: Selection, measured: int, cells: int) -> list[str]:
 
 
 def caveats(selection: Selection) -> list[str]:
-    """What pocket numbers mean, and records that no cell shows."""
+    """Tasks that enter no conclusion, what pocket numbers mean, and records that no cell shows."""
     lines = []
+    apart = [column for column in selection.table.score_columns if not selection.tells(column)]
+    if apart:
+        why = ", ".join(f"{column.title} ({selection.judged[column.key].mark})" for column in apart)
+        lines.append(f"{APART} {why}.")
     if selection.scale == "pocket":
         lines.append(POCKET)
     if selection.failed:

@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
-from statistics import mean, stdev
 
 from eva_bench.reporting.archive import Archive, Run
-from eva_bench.reporting.statistics import Score
+from eva_bench.reporting.statistics import Judgement, Score, judge
 from eva_bench.reporting.tables.facts import FACTS
-from eva_bench.reporting.tables.spec import Column, Mean, Row, TableSpec
+from eva_bench.reporting.tables.spec import Column, Mean, Row, TableSpec, read_table
+from eva_bench.reporting.tables.value import Value
 from eva_bench.system.errors import UserError, did_you_mean
-
-
-@dataclass(frozen=True)
-class Value:
-    """Mean and sample standard deviation of a metric over seeds.
-
-    Attributes:
-        tasks: (covered, wanted) where the value is a mean over tasks.
-    """
-
-    mean: float
-    std: float | None
-    n: int
-    tasks: tuple[int, int] | None = None
-
-    @classmethod
-    def of(cls, values: Sequence[float], tasks: tuple[int, int] | None = None) -> Value | None:
-        """The value of some scores, or None where there are none."""
-        if not values:
-            return None
-        return cls(mean(values), stdev(values) if len(values) > 1 else None, len(values), tasks)
-
-    @property
-    def complete(self) -> bool:
-        """Whether no task is missing."""
-        return self.tasks is None or self.tasks[0] == self.tasks[1]
+from eva_bench.system.paths import CONF
 
 
 @dataclass
@@ -51,6 +26,7 @@ class Selection:
         failures: (title of the row, task) -> runs of the same settings that failed. They count as the lowest score
             that any run, or the untrained model, has on the task.
         aside: number of finished runs of the same tasks that no cell uses.
+        judged: key of a column -> what its task tells about methods; of tasks that can be judged.
     """
 
     table: TableSpec
@@ -58,6 +34,7 @@ class Selection:
     cells: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
     failures: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
     aside: int = 0
+    judged: Mapping[tuple[str, str], Judgement] = field(default_factory=dict)
     _scores: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)  # asked for again and again
 
     @cached_property
@@ -111,10 +88,14 @@ class Selection:
         ]
         return min((score for score in both if score is not None), default=None)
 
+    def tells(self, column: Column) -> bool:
+        """Whether conclusions may rest on the column's task."""
+        return column.key not in self.judged or self.judged[column.key].mark is None
+
     def statistics_scores(self, columns: Sequence[Column]) -> list[Score]:
-        """What statistics compare: one score per row, column and training."""
+        """What statistics compare: one score per row, column and training, of tasks that tell methods apart."""
         found = []
-        for row, column in product(self.table.rows, columns):
+        for row, column in product(self.table.rows, filter(self.tells, columns)):
             key = row.title, column.task
             runs = {run.seed: run for run in (*self.failures.get(key, []), *self.cells.get(key, []))}
             for seed, value in sorted(self.scores(row, column).items()):
@@ -146,7 +127,8 @@ class Selection:
 
     def parts(self, mean_column: Mean) -> list[Column]:
         """The columns that a mean is made of."""
-        return [column for column in self.table.columns if mean_column.of == "all" or column.title in mean_column.of]
+        found = [column for column in self.table.columns if mean_column.of == "all" or column.title in mean_column.of]
+        return list(filter(self.tells, found)) if self.table.telling else found
 
     def value(self, row: Row, column: Column | Mean) -> Value | None:
         """The value of a cell; an average is taken over tasks for each seed, then over seeds."""
@@ -176,6 +158,18 @@ class Selection:
     def reference(self, column: Column | Mean) -> Value | None:
         """The score of what the table names beside the methods, such as an expert, on the same rows."""
         return self._whatever_the_method(column, lambda run, name: run.metrics.get(f"{self.table.reference}_{name}"))
+
+    def bounds(self, column: Column) -> tuple[float, float]:
+        """What a task gives without learning (the untouched model, a constant answer), and at best (its expert)."""
+        metric = column.metric or next(run.primary for run in self.used if run.task == column.task)
+        constant = metric.rpartition("/")[0] + "/majority" if "/" in metric else "majority"
+        ends = {}
+        for name in (constant, f"expert_{metric}"):
+            found = self._whatever_the_method(column, lambda run, _, name=name: run.metrics.get(name))
+            ends[name] = found.mean if found else None
+        before = self.untrained(column)
+        floor = max(before.mean if before else 0.0, ends[constant] or 0.0)
+        return floor, ends[f"expert_{metric}"] or 1.0
 
     def _whatever_the_method(self, column: Column | Mean, find: Callable[[Run, str], float | None]) -> Value | None:
         """A score that does not depend on the method, per seed, or once where no seed differs."""
@@ -209,6 +203,29 @@ def select(archive: Archive, table: TableSpec, scale: str, model: str | None) ->
     Raises:
         UserError: two records with the same settings and the same seed, or a name that no record has.
     """
+    selection = _collect(archive, table, scale, model)
+    selection.check_names()
+    selection.judged = judged_tasks(archive, scale)
+    return selection
+
+
+@lru_cache(maxsize=8)
+def judged_tasks(archive: Archive, scale: str) -> Mapping[tuple[str, str], Judgement]:
+    """What every task of the table of all tasks tells about that table's methods, by the keys of columns.
+
+    A task is judged as soon as all these methods have at least two trainings of it.
+    """
+    table = read_table(CONF / "table" / "overall.yaml").model_copy(update={"further": False})
+    selection = _collect(archive, table, scale, None)
+    found = {}
+    for column in table.columns:
+        samples = [list(selection.scores(row, column).values()) for row in table.rows]
+        if min(map(len, samples)) > 1:
+            found[column.key] = judge(samples, *selection.bounds(column))
+    return found
+
+
+def _collect(archive: Archive, table: TableSpec, scale: str, model: str | None) -> Selection:
     table = _with_further_methods(archive, table, scale, model)
     selection = Selection(table, scale)
     wanted: dict[tuple[str, str], list[Run]] = {}
@@ -225,7 +242,6 @@ def select(archive: Archive, table: TableSpec, scale: str, model: str | None) ->
         if failed := [run for run in latest if run.status == "failed"]:
             selection.failures[key] = failed
     selection.aside -= len(selection.used)
-    selection.check_names()
     return selection
 
 

@@ -53,6 +53,11 @@ class Column(Strict):
         return self.published or self.title
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Task and part of it (metrics `part/...`): what the scores of a training are counted by."""
+        return self.task, self.metric.rpartition("/")[0] if self.metric else ""
+
+    @property
     def is_score(self) -> bool:
         """Whether it is a score between 0 and 1 of which more is better."""
         return self.fact is None and self.best == "max" and self.unit in ("percent", "rate")
@@ -111,6 +116,7 @@ class TableSpec(Strict):
     reference: str | None = None  # a row of scores that the records keep as <reference>_<metric>, such as an expert's
     statistics: bool = False  # further tables: differences to the baseline, statistics, every pair of methods
     only_means: bool = False  # the averages alone are shown
+    telling: bool = False  # averages leave out tasks that do not tell methods apart
     across_models: bool = False  # columns of several model kinds: one table per scale
     agreement: tuple[str, str] | None = None  # two scales: do they rank the methods alike?
 
@@ -172,9 +178,8 @@ def read_tables(folder: Path = CONF / "table") -> list[TableSpec]:
 def _scores(columns: list[Column]) -> list[Column]:
     found: dict[tuple, Column] = {}
     for column in columns:
-        part = column.metric.rpartition("/")[0] if column.metric else ""
         if column.is_score:
-            found.setdefault((column.task, part), column)
+            found.setdefault(column.key, column)
     return list(found.values())
 
 
