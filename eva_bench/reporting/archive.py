@@ -118,6 +118,7 @@ class Archive:
 
     Attributes:
         runs: all of them.
+        tuning: runs that tried learning rates, of the newest protocol that has any: they come before results.
         older: by scale, how many records of other protocols are set aside.
 
     Raises:
@@ -131,6 +132,9 @@ class Archive:
             by_scale[run.scale].append(run)
         newest = {scale: _newest(runs) for scale, runs in by_scale.items()}
         self.runs = [run for run in everything if run.protocol == newest[run.scale]]
+        tried = [run for run in everything if run.stage == "tune"]
+        latest = {scale: max(run.protocol for run in tried if run.scale == scale) for scale in {r.scale for r in tried}}
+        self.tuning = [run for run in tried if run.protocol == latest[run.scale]]
         self.older = Counter(run.scale for run in everything) - Counter(run.scale for run in self.runs)
         self._by_task: dict[tuple[str, str], list[Run]] = defaultdict(list)
         known = set()

@@ -6,7 +6,6 @@ seeds that all its rates have; the file names the records that the choice came f
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pydantic import Field
 
 from eva_bench.records.record import Record
 from eva_bench.records.store import Store
+from eva_bench.reporting.rates import curve_of
 from eva_bench.reporting.statistics import Curve
 from eva_bench.settings.schema import where_settings
 from eva_bench.settings.spec import PROTOCOL, RunSpec, fingerprint
@@ -26,7 +26,6 @@ from eva_bench.system.errors import UserError
 from eva_bench.system.progress import warn
 
 PLANNED = {"task", "method", "seed", "scale", "stage", "train.lr", "adapter.rank"} | where_settings()
-SMALLEST = 1e-9  # a loss below it is none
 SAME = 1.1  # spacings that differ by less than this factor are the same
 
 
@@ -52,28 +51,6 @@ class Choice:
         )
 
 
-def badness(record: Record) -> float | None:
-    """What a run is judged by: the logarithm of its validation loss, or minus its success where it is control.
-
-    The logarithm makes tasks count alike whose losses have other sizes or units. The loss on an expert's actions does
-    not say what happens when the model acts.
-
-    Returns:
-        The lower the better; None of a failed run, whose learning rate is worse than any other.
-
-    Raises:
-        UserError: a finished run without the number, by its name: nothing can be chosen by it.
-    """
-    if record.status == "failed":
-        return None
-    task, control = record.spec.task, record.spec.model.kind == "decision"
-    name = task.primary if control else "reference_loss"
-    value = record.metrics.get(name)
-    if value is None or math.isnan(value):
-        raise UserError(f"The record '{record.run_id}' has no number for {name}: nothing can be chosen by it.")
-    return -value if control else math.log(max(value, SMALLEST))
-
-
 def select(records: Sequence[Record], scale: str, place: str) -> dict[str, Choice]:
     """Per method the lowest learning rate that is not clearly worse than the best one on validation data.
 
@@ -90,12 +67,12 @@ def select(records: Sequence[Record], scale: str, place: str) -> dict[str, Choic
         by_method[record.method][record.spec.adapter.rank].append(record)
     chosen = {}
     for method, by_rank in by_method.items():
-        curves = {rank: _curve(method, found) for rank, found in by_rank.items()}
+        curves = {rank: curve_of(method, found) for rank, found in by_rank.items()}
         rank = min(curves, key=lambda rank: curves[rank].mean(curves[rank].best))
         curve = curves[rank]
         used = [record for record in by_rank[rank] if record.spec.train.lr == curve.chosen]
         chosen[method] = Choice(curve, rank if len(by_rank) > 1 else None, used)
-        if len(curve.rates) > 1 and {curve.best, curve.chosen} & {curve.rates[0], curve.rates[-1]}:
+        if curve.at_edge:
             warn(
                 f"{method}: the best learning rate {curve.best:g} or the chosen one {curve.chosen:g} is at the edge of "
                 "the grid; a wider grid may be better"
@@ -126,17 +103,6 @@ def _counted(records: Sequence[Record], scale: str, place: str) -> list[Record]:
             f"No stage=tune records of '{place}' at scale '{scale}': run the grid first (docs/protocol.md)."
         )
     return found
-
-
-def _curve(method: str, records: Sequence[Record]) -> Curve:
-    """The curve of one method at one rank. Raises UserError where its rates share no task and seed."""
-    values: dict[float, dict[tuple[str, int], float | None]] = defaultdict(dict)
-    for record in records:
-        values[record.spec.train.lr][record.task, record.spec.seed] = badness(record)
-    try:
-        return Curve.of(values)
-    except ValueError as error:
-        raise UserError(f"{method}: {error}") from error
 
 
 def _check_spacing(chosen: dict[str, Choice]) -> None:

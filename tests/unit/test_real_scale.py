@@ -13,9 +13,10 @@ from eva_bench.models import decision
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.recomputation import recomputed
 from eva_bench.reporting.archive import Run
+from eva_bench.reporting.rates import badness
 from eva_bench.run import evaluate, memory, train
 from eva_bench.settings.compose import compose_settings
-from eva_bench.sweeps import local, tune
+from eva_bench.sweeps import local
 from eva_bench.system.errors import UserError
 from eva_bench.system.meter import Cost
 from tasks.glue_metrics import glue_scores
@@ -47,7 +48,7 @@ def test_a_learning_rate_is_never_chosen_by_a_metric_that_is_no_number():
         "lora", 1, run_id="lora-1", metrics={"reference_loss": math.nan}, spec={"task": {"primary": "accuracy"}}
     )
     with pytest.raises(UserError, match="'lora-1' has no number for reference_loss"):
-        tune.badness(bad)
+        badness(bad)
 
 
 def test_the_order_of_an_epoch_is_drawn_once():

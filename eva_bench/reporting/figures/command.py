@@ -11,6 +11,7 @@ from pydantic import Field
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.figures.costs import draw_costs
 from eva_bench.reporting.figures.layer_maps import draw_layers, draw_rho
+from eva_bench.reporting.figures.rates import draw_rates
 from eva_bench.reporting.figures.scores import draw_differences, draw_pareto, draw_ranks, families_of
 from eva_bench.reporting.figures.style import STYLE, Drawing
 from eva_bench.reporting.figures.training import draw_curves
@@ -28,6 +29,7 @@ def drawings(archive: Archive) -> Iterator[Drawing]:
     """Every figure of every scale that has records. Raises UserError as select does."""
     overall = read_table(CONF / "table" / "overall.yaml")
     for scale in archive.scales():
+        yield from draw_rates(archive, scale)
         selection = select(archive, overall, scale, None)
         if not selection.used:
             continue

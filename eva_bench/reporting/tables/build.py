@@ -7,8 +7,11 @@ from eva_bench.reporting.tables.notes import notes
 from eva_bench.reporting.tables.published import Number, published_numbers
 from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import UNITS, Column, Mean, Row, TableSpec
-from eva_bench.reporting.tables.table import Cell, Line, Table, full_title, range_cell
+from eva_bench.reporting.tables.table import MISSING, Cell, Line, Table, full_title, range_cell
+from eva_bench.reporting.tables.tuning import AROUND, scores_around
 from eva_bench.reporting.tables.value import Value
+
+AROUND_TITLE = "on validation: at half / at / at twice the rate"
 
 Values = dict[tuple[str, str], Value | None]  # (title of a row, title of a column) -> value
 
@@ -30,7 +33,8 @@ def assemble(selection: Selection, model: str | None) -> Table:
     values: Values = {(row.title, c.title): selection.value(row, c) for row in table.rows for c in columns}
     blocks = {block.title: published_numbers(block) for block in table.published}
     beside = _column_of_published(columns, blocks)
-    header = ["method", *(_heading(selection, column) for column in columns), "seeds", "learning rate", "parameters"]
+    header = ["method", *(_heading(selection, column) for column in columns), "seeds", "learning rate"]
+    header += [AROUND_TITLE] * table.statistics + ["parameters"]
     header += list(blocks) if beside else []
     lines = _lines_beside(selection, columns, len(header)) + _lines_of_ours(selection, columns, values, blocks, beside)
     if not beside:
@@ -107,8 +111,18 @@ def _facts(selection: Selection, row: Row) -> list[Cell]:
     return [
         range_cell(seeds or {0}),
         range_cell({float(run.lr) for run in runs if run.lr is not None}),
+        *([_around(selection, row)] if selection.table.statistics else []),
         range_cell({run.trainable_parameters for run in runs if run.trainable_parameters}),
     ]
+
+
+def _around(selection: Selection, row: Row) -> Cell:
+    """`61.2 / 64.0 / 60.8`: whether a slightly other rate would have done as well."""
+    scores = scores_around(selection, row)
+    if not any(score is not None for score in scores):
+        return Cell()
+    shown = " / ".join(MISSING if score is None else f"{100 * score:.1f}" for score in scores)
+    return Cell(shown, scores[AROUND.index(1)])
 
 
 def _mark_best(selection: Selection, columns: list[Column | Mean], values: Values, lines: list[Line]) -> None:

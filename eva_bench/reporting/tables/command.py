@@ -13,6 +13,7 @@ from eva_bench.reporting.tables.build import assemble
 from eva_bench.reporting.tables.differences import build_differences
 from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
 from eva_bench.reporting.tables.own import build_own, own_runs, reasons
+from eva_bench.reporting.tables.rates import build_rates
 from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import TableSpec, read_tables
 from eva_bench.reporting.tables.summary import build_pairs, build_summary
@@ -51,6 +52,7 @@ def all_tables(archive: Archive, specs: Sequence[TableSpec] | None = None) -> tu
             found += [table for table in more if table.lines]
     found += [table for spec in specs if (table := build_agreement(spec, archive))]
     found += [table for scale in archive.scales() if (table := build_tasks(archive, scale))]
+    found += [table for scale in archive.scales() for table in build_rates(archive, scale)]
     own = own_runs(archive.runs, used)
     return found + build_own(own), own
 

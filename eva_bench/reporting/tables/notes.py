@@ -18,6 +18,10 @@ POCKET = (
     "Pocket numbers show how the code and the methods behave on small stand-ins. "
     "They say nothing about the real benchmark."
 )
+AROUND = (
+    "At half / at / at twice the rate: scores on validation data of the tuning tasks, mean over families; – where the "
+    "grid has no such rate (tables of learning rates)."
+)
 APART = (
     "Left out of statistics, ranks, averages over families and claims, because they do not tell methods apart (table "
     "of tasks):"
@@ -28,6 +32,8 @@ def notes(selection: Selection, measured: int, cells: int) -> list[str]:
     """How to read the table, its records, what is set aside, and what pocket numbers mean."""
     table, runs = selection.table, selection.used
     lines = [READING, f"{measured} of {cells} cells measured. {origin(runs)}", conditions(runs)]
+    if table.statistics:
+        lines.append(AROUND)
     if table.published:
         lines.append(PUBLISHED + ("" if selection.scale == "paper" else NO_REPRODUCTION))
     return [*lines, *table.notes, *caveats(selection)]

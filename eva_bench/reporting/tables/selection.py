@@ -27,6 +27,7 @@ class Selection:
             that any run, or the untrained model, has on the task.
         aside: number of finished runs of the same tasks that no cell uses.
         judged: key of a column -> what its task tells about methods; of tasks that can be judged.
+        tried: runs of the same tasks that tried learning rates.
     """
 
     table: TableSpec
@@ -35,6 +36,7 @@ class Selection:
     failures: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
     aside: int = 0
     judged: Mapping[tuple[str, str], Judgement] = field(default_factory=dict)
+    tried: list[Run] = field(default_factory=list)
     _scores: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)  # asked for again and again
 
     @cached_property
@@ -206,6 +208,7 @@ def select(archive: Archive, table: TableSpec, scale: str, model: str | None) ->
     selection = _collect(archive, table, scale, model)
     selection.check_names()
     selection.judged = judged_tasks(archive, scale)
+    selection.tried = [run for task in selection.table.tasks for run in archive.of(scale, task, model, "tune")]
     return selection
 
 
