@@ -56,6 +56,23 @@ def runs_of(side, task, stage, free=()):
     return sorted(found, key=lambda run: run["finished"] or "")
 
 
+def at_best_rate(runs):
+    """Of runs that differ in the learning rate those at the rate of the one-standard-error rule."""
+    losses = defaultdict(dict)
+    for r in runs:
+        loss = r["metrics"].get("reference_loss", np.exp(-r["metrics"][r["spec"]["task"]["primary"]]))
+        losses[r["spec"]["train"]["lr"]][r["spec"]["task"]["name"], r["spec"]["seed"]] = np.log(max(loss, 1e-9))
+    rates = sorted(losses)
+    cells = set.intersection(*(set(losses[rate]) for rate in rates)) if rates else ()
+    if not cells:
+        return []
+    table = np.array([[losses[rate][cell] for cell in sorted(cells)] for rate in rates])
+    best = k = int(np.argmin(table.mean(1)))
+    while k and len(cells) > 1 and np.mean(table[k - 1] - table[best]) <= stats.sem(table[k - 1] - table[best]):
+        k -= 1
+    return [r for r in runs if r["spec"]["train"]["lr"] == rates[k]]
+
+
 def measured(run, column, measure):
     if measure in PROBED:
         return PROBES.get((measure, run["run_id"]), {}).get(PROBED[measure])
@@ -107,10 +124,12 @@ def difference(statement, ours, theirs, level=0.95):
     back = (lambda x: x) if measure else (lambda x: (special.expit(x) - 0.01) / 0.98)
     cells = {}  # (side, column) -> seed -> (training, value)
     for (i, side), (j, column) in itertools.product(enumerate(sides), enumerate(columns)):
-        values = {
-            r["spec"]["seed"]: (r["train_id"], measured(r, column, measure))
-            for r in runs_of(side, column["task"], stage)
-        }
+        runs = runs_of(side, column["task"], stage)
+        if statement.get("best_rate"):
+            near = [c["task"] for c in columns if FAMILY[c["task"]] == FAMILY[column["task"]]]
+            tried = [r for task in dict.fromkeys(near) for r in runs_of(side, task, stage, ["train.lr"])]
+            runs = [r for r in at_best_rate(tried) if r["spec"]["task"]["name"] == column["task"]]
+        values = {r["spec"]["seed"]: (r["train_id"], measured(r, column, measure)) for r in runs}
         cells[i, j] = {seed: pair for seed, pair in values.items() if pair[1] is not None}
     rows = [i for i in range(len(sides)) if all(cells[i, j] for j in range(len(columns)))]
     if not columns or not {0, 1} <= set(rows):

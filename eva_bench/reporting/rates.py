@@ -51,6 +51,14 @@ def curve_of(method: str, records: Iterable[Record]) -> Curve:
         raise UserError(f"{method}: {error}") from error
 
 
+def chosen_rate(records: Sequence[Record]) -> float | None:
+    """The rate that the selection takes; None where a rate has no task and seed in common with the others."""
+    try:
+        return curve_of("", records).chosen
+    except UserError:
+        return None
+
+
 @dataclass(frozen=True)
 class Tuned:
     """How one method does over its grid of learning rates on the tuning tasks of a family.

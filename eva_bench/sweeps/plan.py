@@ -120,8 +120,9 @@ def _as_overrides(grid: dict[str, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
+    """A list is as many values; a list in it is one value."""
     if isinstance(value, list):
-        return ",".join(_text(item) for item in value)
+        return ",".join(f"[{_text(item)}]" if isinstance(item, list) else _text(item) for item in value)
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -60,6 +60,12 @@ def test_every_suite_plans_cells_and_says_how_to_run_it(name, base, request):
     assert text.startswith(f"# python run.py suite={name}")
 
 
+def test_a_list_in_a_list_is_one_value(base, suite):
+    suite("grids: [{task: gsm8k, method: lora, model.targets: [[q_proj, v_proj], [o_proj]]}]")
+    targets = [cell.spec.model.targets for cell in make_plan("mine", base).cells]
+    assert targets == [["q_proj", "v_proj"], ["o_proj"]]
+
+
 def test_a_cell_of_a_suite_is_the_same_run_as_the_single_command(base):
     for cell in make_plan("rank", [*base, "adapter.rank=2,4", "method=lora,eva", "seed=1,2"]).cells:
         v = cell.spec

@@ -15,7 +15,7 @@ from eva_bench.reporting.rates import optima, optima_against
 from eva_bench.reporting.statistics import Curve
 from eva_bench.reporting.tables.build import AROUND_TITLE, build_table
 from eva_bench.reporting.tables.rates import build_rates
-from eva_bench.reporting.tables.spec import read_table
+from eva_bench.reporting.tables.spec import TableSpec, read_table
 from eva_bench.reporting.tables.tuning import tuned_families
 from eva_bench.settings.spec import PROTOCOL
 from eva_bench.sweeps import tune
@@ -130,6 +130,17 @@ def test_a_main_table_shows_what_half_and_twice_the_rate_would_have_scored():
     table = build_table(read_table(CONF / "table/gsm8k.yaml"), Archive(RECORDS + finals), "pocket", "pocket_language")
     assert row(table, "eva")[AROUND_TITLE] == "74.2 / 75.8 / 65.8" and row(table, "pissa")[AROUND_TITLE] == "–"
     assert row(table, "lora")[AROUND_TITLE].startswith("– / ")  # half of it is not in the grid
+
+
+def test_a_table_of_tuning_runs_takes_those_at_the_rate_that_the_selection_takes():
+    spec = TableSpec.model_validate({
+        "name": "length", "title": "Length", "methods": ["lora", "eva"], "stage": "tune", "best_rate": True,
+        "columns": [{"task": "gsm8k", "title": "strict"}, {"task": "math", "title": "MATH"}],
+    })  # fmt: skip
+    built = build_table(spec, Archive(RECORDS), "pocket", "pocket_language")
+    for method in ("lora", "eva"):
+        chosen = tune.select(RECORDS, "pocket", "math")[method].lr
+        assert row(built, method)["learning rate"] == f"{chosen:g}" and row(built, method)["seeds"] == "2"
 
 
 def test_a_figure_per_family_has_a_panel_per_method_and_without_tuning_there_is_nothing():

@@ -144,6 +144,7 @@ def _scores(archive: Archive, scale: str, where: Any, sides: Sequence[Side], mea
         "methods": methods,
         "more_rows": own,
         "stage": where.stage,
+        "best_rate": getattr(where, "best_rate", False),
         "means": [],
         "further": False,
     }

@@ -41,6 +41,7 @@ class Compare(_Where):
     Attributes:
         measure: a metric or fact of the records instead of the scores; then no margin is assumed.
         margin: within which the two count as equal.
+        best_rate: of tuning runs, those at the rate that the selection takes; the scores are those of validation data.
     """
 
     kind: Literal["compare"]
@@ -49,6 +50,7 @@ class Compare(_Where):
     expect: Literal["higher", "lower", "equal"]
     measure: str | None = None
     margin: float = MARGIN
+    best_rate: bool = False
 
 
 class Tie(_Where):

@@ -9,12 +9,15 @@ from functools import cached_property, lru_cache
 from itertools import product
 
 from eva_bench.reporting.archive import Archive, Run
+from eva_bench.reporting.rates import chosen_rate
 from eva_bench.reporting.statistics import Judgement, Score, judge
 from eva_bench.reporting.tables.facts import FACTS
 from eva_bench.reporting.tables.spec import Column, Mean, Row, TableSpec, read_table
 from eva_bench.reporting.tables.value import Value
 from eva_bench.system.errors import UserError, did_you_mean
 from eva_bench.system.paths import CONF
+
+RATE = "train.lr"
 
 
 @dataclass
@@ -232,11 +235,14 @@ def _collect(archive: Archive, table: TableSpec, scale: str, model: str | None) 
     table = _with_further_methods(archive, table, scale, model)
     selection = Selection(table, scale)
     wanted: dict[tuple[str, str], list[Run]] = {}
+    free = {RATE} if table.best_rate else ()
     for task in table.tasks:
         runs = archive.of(scale, task, model, table.stage)
         selection.aside += sum(run.status == "ok" for run in runs)
         for row in table.rows:
-            wanted[row.title, task] = [run for run in runs if belongs(run, row) and run.status in ("ok", "failed")]
+            wanted[row.title, task] = [r for r in runs if belongs(r, row, free) and r.status in ("ok", "failed")]
+    if table.best_rate:
+        wanted = _at_best_rates(wanted)
     for key, runs in wanted.items():
         latest = _latest(runs)
         _refuse_doubles(latest)
@@ -246,6 +252,19 @@ def _collect(archive: Archive, table: TableSpec, scale: str, model: str | None) 
             selection.failures[key] = failed
     selection.aside -= len(selection.used)
     return selection
+
+
+def _at_best_rates(wanted: Mapping[tuple[str, str], list[Run]]) -> dict[tuple[str, str], list[Run]]:
+    """Of every row the runs at the rate that the selection takes, over the tasks of a family together."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for (title, _), runs in wanted.items():
+        for run in runs:
+            groups[title, run.family].append(run)
+    rates = {key: chosen for key, runs in groups.items() if (chosen := chosen_rate(runs)) is not None}
+    return {
+        (title, task): [run for run in runs if run.lr == rates.get((title, run.family))]
+        for (title, task), runs in wanted.items()
+    }
 
 
 def _latest(runs: Sequence[Run]) -> list[Run]:

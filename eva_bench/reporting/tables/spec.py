@@ -105,6 +105,7 @@ class TableSpec(Strict):
     methods: list[str]
     baseline: str = "lora"  # the row that statistics compare with
     stage: str = "final"  # whose runs count
+    best_rate: bool = False  # of runs that differ in the learning rate, those at the rate that the selection takes
     further: bool = False  # also every other method that has records of all averages
     columns: list[Column] = Field(default_factory=list)
     columns_of: list[str] = Field(default_factory=list)  # tables whose columns of scores are taken

@@ -8,10 +8,9 @@ from statistics import mean
 
 from eva_bench.reporting.archive import Run
 from eva_bench.reporting.rates import Tuned
-from eva_bench.reporting.tables.selection import Selection, belongs
+from eva_bench.reporting.tables.selection import RATE, Selection, belongs
 from eva_bench.reporting.tables.spec import Row
 
-RATE = "train.lr"
 AROUND = (0.5, 1, 2)  # times the rate in use
 
 
