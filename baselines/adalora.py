@@ -39,6 +39,10 @@ class AdaLoRA(WeightMethod):
         """Components of a layer before any is taken away."""
         return round(self.rank * self.initial_ratio)
 
+    def layer_rank(self, shape: tuple[int, int]) -> int:
+        """The initial rank, as far as the layer allows; see `Method.layer_rank`."""
+        return min(self.initial_rank, *shape)
+
     @property
     def scale(self) -> float:
         """The factor on P diag(lambda) Q: alpha over the initial rank (rsLoRA: its root)."""
@@ -56,7 +60,7 @@ class AdaLoRA(WeightMethod):
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
         """P and Q Gaussian, lambda zero; see `WeightMethod.layer_factors`."""
         generator = layer_generator(seed, index)
-        rank = min(self.initial_rank, *weight.shape)
+        rank = self.layer_rank((weight.shape[0], weight.shape[1]))
         Q = INITIAL_STD * torch.randn(rank, weight.shape[1], generator=generator)
         P = INITIAL_STD * torch.randn(weight.shape[0], rank, generator=generator)
         return Factors(A=Q, B=P, s=torch.zeros(rank), scale=self.scale)

@@ -14,6 +14,10 @@ class Full(Method):
 
     exports_adapter = False
 
+    def layer_rank(self, shape: tuple[int, int]) -> int | None:
+        """All that the layer has; see `Method.layer_rank`."""
+        return min(shape)
+
     def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
         """Nothing to compute."""
         return Initialisation(factors={})

@@ -30,6 +30,10 @@ class SVFit(Method):
         """An exact decomposition draws nothing."""
         return self.svd != "exact"
 
+    def layer_rank(self, shape: tuple[int, int]) -> int:
+        """The rank, or the most that the layer allows; see `Method.layer_rank`."""
+        return min(shape) if self.rank == "full" else self.rank
+
     def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
         """The singular vectors of each layer; see `Method.initialise`."""
         factors = {}

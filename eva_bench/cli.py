@@ -13,7 +13,7 @@ from eva_bench.settings.compose import compose_settings, compose_spec, to_settin
 from eva_bench.sweeps import execute
 from eva_bench.sweeps.request import is_sweep
 from eva_bench.system.arguments import guarded
-from eva_bench.system.paths import choices, is_group
+from eva_bench.system.paths import CONF, choices, is_group
 
 PLAN = ("plan", "plan.memory", "dry_run")  # say what a run would cost instead of running
 SHOW = ("-c", "--cfg", "job")  # show the settings instead of running
@@ -53,6 +53,17 @@ def show_plan(arguments: list[str]) -> int:
     return 0
 
 
+def methods_by_group() -> dict[str, list[str]]:
+    """The methods of conf/method/ by what their files say they are; a variant is what it inherits from."""
+    contents = {name: yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text()) for name in choices("method")}
+    groups: dict[str, list[str]] = {}
+    for name, content in contents.items():
+        while "group" not in content and (parent := content.get("defaults", [""])[0]) in contents:
+            content = contents[parent]
+        groups.setdefault(content.get("group", "others"), []).append(name)
+    return dict(sorted(groups.items()))
+
+
 def help_text() -> str:
     """What can be typed, with every choice that exists in conf/."""
     lines = [
@@ -73,8 +84,11 @@ def help_text() -> str:
     ]
     families = [name for name in sorted({task.partition("/")[0] for task in choices("task")}) if is_group(name)]
     lines += [f"families  {', '.join(families)}"]
-    for group in ("suite", "method", "task", "scale", "model", "tracking"):
+    for group in ("suite", "task", "scale", "model", "tracking"):
         lines += textwrap.wrap(f"{group:<9} {', '.join(choices(group))}", 110, subsequent_indent=" " * 10)
+    lines += ["", "methods"]
+    for title, names in methods_by_group().items():
+        lines += textwrap.wrap(f"  {title}: {', '.join(names)}", 110, subsequent_indent=" " * 10)
     lines += ["", "Recipe and tuned values follow from scale, task and method; the command line always wins."]
     lines += ["Elsewhere: make help, README.md, docs/."]
     return "\n".join(lines)

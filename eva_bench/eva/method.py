@@ -47,6 +47,10 @@ class EVA(LowRankMethod, SolverConfig):
         if self.directions == "minor" and self.solver != "exact":
             raise UserError("method.directions=minor needs all second moments: add method.solver=exact.")
 
+    def layer_rank(self, shape: tuple[int, int]) -> int | None:
+        """The rank where it is not redistributed; see `Method.layer_rank`."""
+        return self.rank if self.rho == 1 else None
+
     def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
         """Leading directions of every target layer's input, at redistributed ranks."""
         layers = target_layers(bundle, self.rank)

@@ -95,6 +95,18 @@ class Method(ABC):
         rank = getattr(self, "rank", None)
         target_layers(bundle, rank if isinstance(rank, int) else None)
 
+    def layer_rank(self, shape: tuple[int, int]) -> int | None:
+        """How many components a layer starts with, for plans that know no weights.
+
+        Args:
+            shape: of the weight, (out, in).
+
+        Returns:
+            The rank; None where weights or data decide.
+        """
+        rank = getattr(self, "rank", None)
+        return rank if isinstance(rank, int) else None
+
     @abstractmethod
     def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
         """Compute the initial factors of every target layer, a pure function of the arguments.

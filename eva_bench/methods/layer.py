@@ -192,8 +192,7 @@ class Adapter:
             layer = LowRankLinear(base, initial, trained)
             if magnitude:
                 layer.magnitude = nn.Parameter(layer.merged_matrix().detach().norm(dim=1))
-            parent, _, child = name.rpartition(".")
-            setattr(module.get_submodule(parent), child, layer)
+            _replace(module, name, layer)
             adapter.layers[name] = layer
         return adapter
 
@@ -270,6 +269,24 @@ class Adapter:
             for layer in changed:
                 layer.base.weight.data.copy_(cast("Tensor", layer.merged_weight))
                 layer.merged_weight = None
+
+    @contextmanager
+    def plain_model(self) -> Iterator[None]:
+        """Inside the block the module has the architecture it came with, its float32 layers the trained weights."""
+        with self.merged():
+            for name, layer in self.layers.items():
+                _replace(self.module, name, layer.base)
+            try:
+                yield
+            finally:
+                for name, layer in self.layers.items():
+                    _replace(self.module, name, layer)
+
+
+def _replace(module: nn.Module, name: str, part: nn.Module) -> None:
+    """Put a module in the place of the one with this name."""
+    parent, _, child = name.rpartition(".")
+    setattr(module.get_submodule(parent), child, part)
 
 
 def _on_cpu(factors: Factors) -> Factors:

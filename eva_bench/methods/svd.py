@@ -50,6 +50,17 @@ def truncated_svd(
     return u.to(weight.device), s.to(weight.device), v.to(weight.device)
 
 
+def normalised_spectrum(singular_values: Tensor) -> Tensor:
+    """Singular values with the smallest brought to 0 and the largest to 1; all 1 where they are equal.
+
+    Source: the code of WeLore (arXiv:2407.11239), whose thresholds are about these.
+    """
+    least, most = singular_values.min(), singular_values.max()
+    if least == most:
+        return torch.ones_like(singular_values)
+    return (singular_values - least) / (most - least)
+
+
 def _check(weight: Tensor, rank: int, method: str) -> None:
     if method not in ("randomised", "exact"):
         raise ValueError(f"unknown SVD method {method!r}: choose 'randomised' or 'exact'")

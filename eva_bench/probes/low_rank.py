@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from eva_bench.methods.svd import normalised_spectrum
 from eva_bench.probes.geometry import stable_rank_of
 from eva_bench.probes.result import Findings, mean_of
 from eva_bench.probes.subjects import Subject
@@ -24,14 +25,14 @@ def profile(matrix: Tensor, threshold: float = WELORE[0.5]) -> dict[str, float]:
     """Rank measures of one matrix.
 
     Args:
-        threshold: of singular values divided by the largest; those above count.
+        threshold: of singular values brought to 0..1; those from it on count, as in the authors' code.
 
     Returns:
         welore: how many singular values count; share: that over min(out, in); stable_rank; energy_rank: how many
         leading components hold 90 % of the squared Frobenius norm.
     """
     S = torch.linalg.svdvals(matrix)
-    counted = int((threshold * S[0] < S).sum())
+    counted = int((normalised_spectrum(S) >= threshold).sum())
     return {
         "welore": counted,
         "share": counted / len(S),

@@ -292,18 +292,20 @@ def _keep_facts(run: Run, result: train.TrainResult) -> None:
 
 
 def _export(run: Run, bundle: ModelBundle, adapter: Adapter, folder: Path) -> int:
-    """Stock PEFT LoRA for every method with low-rank layers, the whole checkpoint for full fine-tuning; a model card.
+    """Stock PEFT LoRA where the method can be one, otherwise the whole checkpoint; a model card.
 
     Returns:
         Size of the weights in bytes.
     """
-    if adapter.layers:
+    as_adapter = bool(adapter.layers) and run.method.exports_adapter
+    if as_adapter:
         factors, (base, revision) = run.method.export(adapter), base_name(run.spec)
         head, biases = bundle.head, adapter.biases
         export_adapter(folder / "adapter", factors, bundle.module, bundle.kind, head, base, biases, revision)
     else:
-        models.save(bundle, folder / "model")
-    weights = folder / ("adapter" if adapter.layers else "model")
+        with adapter.plain_model():
+            models.save(bundle, folder / "model")
+    weights = folder / ("adapter" if as_adapter else "model")
     write_card(weights, run.spec, run.outcome.metrics_before, run.outcome.metrics, run.task.outputs)
     return sum(file.stat().st_size for file in weights.glob("*.safetensors"))
 

@@ -63,10 +63,7 @@ def cost_of(settings: Settings) -> Cost:
     Raises:
         UserError: neither the checkpoint nor its architecture is here, or targets and rank do not fit it.
     """
-    method, task = build(settings.method, Method), build(settings.task, Task)
-    with tempfile.TemporaryDirectory() as folder:
-        model = _with_configuration(settings.model, Path(folder))
-        bundle = models.skeleton(model, settings.data, task.outputs)  # on the meta device
+    method, bundle = build(settings.method, Method), skeleton_of(settings)
     config = getattr(bundle.module, "config", None)
     method.check(bundle)
     with FakeTensorMode(allow_non_fake_inputs=True):  # autocast, which the meta device has not, works on its tensors
@@ -95,6 +92,17 @@ def cost_of(settings: Settings) -> Cost:
     )
 
 
+def skeleton_of(settings: Settings) -> ModelBundle:
+    """The model without weights, on the meta device.
+
+    Raises:
+        UserError: neither the checkpoint nor its architecture is here, or targets do not fit it.
+    """
+    task = build(settings.task, Task)
+    with tempfile.TemporaryDirectory() as folder:
+        return models.skeleton(_with_configuration(settings.model, Path(folder)), settings.data, task.outputs)
+
+
 def _with_configuration(model: ModelSettings, folder: Path) -> ModelSettings:
     """The model with a folder that holds its configuration."""
     try:
@@ -121,18 +129,21 @@ def _leave_meta(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def adapter_of(settings: Settings, bundle: ModelBundle) -> Adapter:
-    """An adapter of the method's shapes, all factors zero: LoRA's, and what else the method trains."""
+    """An adapter of the method's shapes, all factors zero. Where weights decide what is trained, it is everything."""
     method = build(settings.method, Method)
     if not method.exports_adapter:
         return Adapter(bundle.module.requires_grad_(True))
-    rank, factors = getattr(method, "rank", None), {}
+    factors = {}
     for name in bundle.targets:
         out, width = weight_matrix(bundle.module.get_submodule(name)).shape
-        r = rank if isinstance(rank, int) else min(out, width)
+        r = method.layer_rank((out, width)) or settings.adapter.rank  # ranks by data have this mean
         s = torch.zeros(r) if "s" in method.trained else None
-        magnitude = torch.zeros(out) if "magnitude" in method.trained else None
-        factors[name] = Factors(torch.zeros(r, width), torch.zeros(out, r), s, magnitude)
-    return Adapter.install(bundle.module, factors, trained=method.trained, head=bundle.head, biases=bundle.biases)
+        factors[name] = Factors(torch.zeros(r, width), torch.zeros(out, r), s)
+    adapter = Adapter.install(bundle.module, factors, trained=method.trained, head=bundle.head, biases=bundle.biases)
+    if getattr(method, "magnitude", None):
+        for layer in adapter.layers.values():
+            layer.magnitude = nn.Parameter(torch.zeros(weight_matrix(layer.base).shape[0]))
+    return adapter
 
 
 def _training_peak(settings: Settings, bundle: ModelBundle, adapter: Adapter) -> int:

@@ -57,6 +57,13 @@ class Choice(Frozen):
 class MethodChoice(Choice):
     """A method of `conf/method/`."""
 
+    group: str = where_field("")  # what kind of method it is, for the list of `--help`
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the class."""
+        return {name: value for name, value in super().values.items() if name != "group"}
+
 
 class TaskChoice(Choice):
     """A task of `conf/task/`."""

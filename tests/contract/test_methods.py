@@ -6,7 +6,9 @@ import pytest
 import torch
 from hydra.utils import get_class
 from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
+from eva_bench.cli import help_text, methods_by_group
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
@@ -93,6 +95,21 @@ def test_export_is_a_stock_peft_adapter_on_the_untouched_model(name, architectur
             assert (loaded(tokens).logits - trained).abs().max() > 1e-3  # the adapter does something
 
 
+@pytest.mark.parametrize("architecture", ["llama_tied_head", "gpt2_conv1d"])
+@pytest.mark.parametrize("name", with_attribute("exports_adapter", False))
+def test_what_is_no_adapter_is_a_checkpoint_of_stock_transformers(name, architecture, tokens, tmp_path):
+    bundle = make_bundle(architecture)
+    _, adapter = attach(name, bundle)
+    perturb(adapter)
+    with torch.no_grad():
+        trained = bundle.module(tokens).logits
+        with adapter.plain_model():
+            bundle.module.save_pretrained(tmp_path)
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+        assert (loaded(tokens).logits - trained).abs().max() <= 2e-5
+        assert torch.equal(bundle.module(tokens).logits, trained)  # training can go on
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", EXPORTED)
 def test_merging_computes_the_same_and_is_undone_exactly(name, architecture, tokens):
@@ -174,3 +191,12 @@ def test_misspelt_and_wrong_values_are_refused(name):
 def test_every_method_has_a_page(name):
     page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
     assert "ifference" in page and len(page) > 300
+    assert "hoose it" in page  # what a user would pick it for
+
+
+def test_help_lists_every_method_once_and_in_a_group_of_its_own_file():
+    groups = methods_by_group()
+    assert sorted(name for names in groups.values() for name in names) == method_names()
+    assert "others" not in groups
+    assert "eva_dora" in groups["data-driven"] and "eva_rot" not in groups["data-driven"]
+    assert all(f"  {title}: {names[0]}" in help_text() for title, names in groups.items())

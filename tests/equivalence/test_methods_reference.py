@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from eva_bench.models.linear import weight_matrix
+from eva_bench.system.errors import UserError
 from tests.conftest import ARCHITECTURES
 from tests.contract.test_methods import attach, make_bundle
 from tests.settings import train_settings
@@ -139,3 +140,62 @@ def test_the_controls_of_eva_keep_what_they_claim_to_keep():
         assert torch.allclose(random.layers[name].A.norm(), layer.A.norm(), rtol=1e-5)
         overlap = (random.layers[name].A @ layer.A.T).norm() / (layer.A @ layer.A.T).norm()
         assert overlap < 0.75
+
+
+def low_rank_by_formula(before, reduction):
+    """WeLore's rule with NumPy in float64: the truncation of every layer that loses half of its rank."""
+    import numpy
+
+    svds = {name: numpy.linalg.svd(weight.double().numpy(), full_matrices=False) for name, weight in before.items()}
+    spectra = {name: (S - S.min()) / (S.max() - S.min()) for name, (_, S, _) in svds.items()}
+    grid = numpy.linspace(0, 1, 20001)  # the authors search the threshold on a grid
+    total = sum(map(len, spectra.values()))
+    lost = [sum(int((t > S).sum()) for S in spectra.values()) / total for t in grid]
+    threshold = next(t for t, share in zip(grid, lost, strict=True) if share >= reduction)
+    truncated = {}
+    for name, (U, S, V) in svds.items():
+        rank = int((spectra[name] >= threshold).sum())
+        if 1 - rank / len(S) > 0.4999:  # the authors' min_ratio
+            truncated[name] = torch.from_numpy(U[:, :rank] * S[:rank] @ V[:rank])
+    return truncated
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_welore_is_the_truncation_of_the_layers_that_lose_half_of_their_rank(architecture):
+    bundle = make_bundle(architecture)
+    before = weights(bundle)
+    before.pop("lm_head", None)  # the authors leave the output layer alone
+    expected = low_rank_by_formula(before, 0.5)
+    assert expected
+    _, adapter = attach("welore", bundle)
+    assert adapter.layers.keys() == expected.keys()
+    for name, layer in adapter.layers.items():
+        assert torch.allclose(layer.merged_matrix().double(), expected[name], atol=1e-5)
+        assert torch.allclose(layer.A.norm(dim=1), layer.B.norm(dim=0), atol=1e-4)  # S^(1/2) in both
+        assert not layer.base.weight.any()
+
+
+def test_what_welore_and_its_controls_train():
+    def trained(name):
+        bundle = make_bundle("llama")
+        _, adapter = attach(name, bundle)
+        return {key.removesuffix(".weight") for key in adapter.trained()}, set(bundle.targets)
+
+    factors, targets = trained("welore")
+    low = {name.rpartition(".")[0] for name in factors}
+    assert factors == {f"{name}.{part}" for name in low for part in "AB"}
+    assert trained("welore_all")[0] == factors | (targets - low)
+    assert trained("full_low_rank")[0] == low and trained("full_others")[0] == targets - low
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"reduction": 1.5}, "method.reduction=1.5 must be between 0 and 1"),
+        ({"layer_reduction": 0.0}, "method.layer_reduction=0 must be between 0 and 1"),
+        ({"layer_reduction": 0.99}, "there is no low-rank component to train"),
+    ],
+)
+def test_welore_without_low_rank_components_is_refused(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        attach("welore", make_bundle("llama"), **changes)

@@ -149,7 +149,7 @@ def test_a_swap_of_close_components_is_large_by_index_only():
 
 
 def test_rank_profile_by_welores_rule():
-    values = (10.0, 5.0, 1.76, 1.74, 0.5)
+    values = (10.0, 5.0, 2.17, 2.15, 0.5)  # the third and the fourth around 0.5 + 0.175 * 9.5
     base = known(values, out=5)[3]
     found = low_rank.profile(base)
     assert found["welore"] == 3 and found["share"] == pytest.approx(0.6)
