@@ -1,12 +1,14 @@
 """`make perf`: every figure, one after the other."""
 
-from perf import control, core, eva_init, reliability, report, sweeps, vision
+from perf import control, core, eva_init, parameters, reliability, report, start_up, sweeps, vision
 
 
 def main() -> None:
     """Run all of them; each writes its own files into results/bench."""
     core.main()
     eva_init.main()
+    start_up.main()
+    parameters.main()
     sweeps.main()
     vision.main()
     control.main()

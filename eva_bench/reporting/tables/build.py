@@ -154,15 +154,15 @@ def _published_cell(published: Number | None, column: Column | Mean, ours: Value
 def _published_lines(
     table: TableSpec, columns: list[Column | Mean], blocks: dict, values: Values, width: int
 ) -> list[Line]:
-    """A line per published method, below ours; in brackets our number of the same row minus the published one."""
+    """A line per published method, below ours; in brackets our number, if there is one, minus the published one."""
     lines = []
     for block in table.published:
         numbers = blocks[block.title]
-        for row in [row for row in table.rows if row.title in block.methods]:
+        for ours, theirs in block.methods.items():
             cells = [
-                _published_cell(numbers.get((row.title, c.name_in_papers)), c, values[row.title, c.title], table)
+                _published_cell(numbers.get((ours, c.name_in_papers)), c, values.get((ours, c.title)), table)
                 for c in columns
             ]
             empty = [Cell() for _ in range(width - 1 - len(cells))]
-            lines.append(Line(f"{block.title}: {block.methods[row.title]}", cells + empty, "published"))
+            lines.append(Line(f"{block.title}: {theirs}", cells + empty, "published"))
     return lines

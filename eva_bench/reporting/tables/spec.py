@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eva_bench.system.errors import UserError, did_you_mean
-from eva_bench.system.paths import CONF
+from eva_bench.system.paths import CONF, choices
 
 # unit -> (factor, digits)
 UNITS = {
@@ -201,7 +201,7 @@ def _check(table: TableSpec, file: str) -> None:
         if mean.of != "all" and (unknown := set(mean.of) - set(titles)):
             near = did_you_mean(min(unknown), titles)
             raise UserError(f"conf/table/{file}: '{mean.title}' averages an unknown column '{min(unknown)}'.{near}")
-    rows = {row.title for row in table.rows}
+    rows = {row.title for row in table.rows} | set(choices("method") if table.further else ())
     for block in table.published:
         if unknown := set(block.methods) - rows:
             near = did_you_mean(min(unknown), rows)
