@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 from pydantic import Field
 
-from eva_bench.probes import connectivity, curvature, geometry, intruders, low_rank, subjects, variation
-from eva_bench.probes.result import Findings, ProbeResult
+from eva_bench.probes import answers, study, subjects
+from eva_bench.probes.measure import PROBES, measure
 from eva_bench.probes.subjects import Subject
 from eva_bench.records.store import Store
 from eva_bench.system.arguments import Arguments, guarded, parse
 from eva_bench.system.errors import UserError, did_you_mean
 from eva_bench.system.progress import say
 
-PROBES: dict[str, ModuleType] = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (intruders, geometry, variation, low_rank, curvature, connectivity)
-}
 USAGE = (
     "Usage: python -m eva_bench.probes <probe> run=<id>[,<id>...] | suite=<name> | adapter=<folder> base=<folder> | "
-    f"checkpoint=<folder> base=<folder> targets=q_proj,v_proj; probes: {', '.join(PROBES)}."
+    f"checkpoint=<folder> base=<folder> targets=q_proj,v_proj; probes: {', '.join(PROBES)}. "
+    "Or: python -m eva_bench.probes study | answers (conf/probes.yaml)."
 )
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"study": study.main, "answers": answers.main}
 
 
 class Choice(Arguments):
@@ -73,6 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     if not arguments or "=" in arguments[0]:
         raise UserError(USAGE)
     name = arguments[0]
+    if name in COMMANDS:
+        return COMMANDS[name](arguments[1:])
     if name not in PROBES:
         raise UserError(f"Unknown probe '{name}'.{did_you_mean(name, PROBES)} Known: {', '.join(PROBES)}.")
     choice = parse(Choice, arguments[1:])
@@ -107,26 +107,6 @@ def choose(choice: Choice) -> list[Callable[[], Subject]]:
     if choice.snapshots:
         steps = {run: subjects.snapshots_of(run, choice.runs_dir) for run in runs}
     return [partial(subjects.of_run, run, choice.runs_dir, step) for run in runs for step in steps[run]]
-
-
-def measure(name: str, found: Sequence[Subject], options: Arguments, results_dir: str) -> tuple[Path, ProbeResult]:
-    """Run a probe and write its file."""
-    started, module = time.perf_counter(), PROBES[name]
-    findings: Findings = module.probe(found if name == "connectivity" else found[0], options)
-    spec = found[0].spec
-    of_run = {} if spec is None else {"scale": spec.scale.name, "task": spec.task.name, "method": spec.method.name}
-    result = ProbeResult(
-        probe=name,
-        subjects=[subject.name for subject in found],
-        sha256=[subject.sha256 for subject in found],
-        seed=None if spec is None else spec.seed,
-        settings=options.model_dump(),
-        seconds=time.perf_counter() - started,
-        summary=findings.summary,
-        layers=findings.layers,
-        **of_run,
-    )
-    return result.write(results_dir), result
 
 
 def _recorded(results_dir: str, filters: dict[str, str | int]) -> list[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from eva_bench.system.files import write_atomically
+from eva_bench.system.files import sha256_of, write_atomically
 from eva_bench.system.frozen import Frozen
 
 DIGITS = 6
+LONGEST_NAME = 160  # characters; file systems end at 255
 
 
 class Findings(Frozen):
@@ -54,9 +55,17 @@ class ProbeResult(Findings):
 
     def write(self, results_dir: str) -> Path:
         """Write the file; a probe that is repeated replaces it."""
-        path = Path(results_dir) / "probes" / self.probe / f"{'--'.join(self.subjects)}.json"
+        path = result_path(results_dir, self.probe, self.subjects)
         write_atomically(path, self.to_json())
         return path
+
+
+def result_path(results_dir: str, probe: str, subjects: Sequence[str]) -> Path:
+    """The file of a result; many subjects are named by the first, how many they are and their checksum."""
+    name = "--".join(subjects)
+    if len(name) > LONGEST_NAME:
+        name = f"{subjects[0]}--{len(subjects) - 1}-more-{sha256_of(name)[:8]}"
+    return Path(results_dir) / "probes" / probe / f"{name}.json"
 
 
 def mean_of(layers: Mapping[str, Mapping[str, Any]], *names: str) -> dict[str, float | int | None]:

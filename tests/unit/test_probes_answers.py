@@ -1,0 +1,72 @@
+"""Answers from made-up trainings whose differences and correlations are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from eva_bench.probes import answers, study
+from eva_bench.probes.answers import Training
+from eva_bench.probes.measure import PROBES
+from eva_bench.system.errors import UserError
+from eva_bench.system.paths import choices
+
+TASKS, SEEDS = ("one", "two"), range(5)
+NOISE = (0.0, 0.3, -0.2, 0.1, -0.2)  # of the seeds; its mean is 0
+
+
+def trainings(**forgetting: float) -> list[Training]:
+    """Five seeds on two tasks for each method: forgetting is 2 percent a point of score, and the method's own."""
+    found = []
+    for task in TASKS:
+        for method, own in forgetting.items():
+            for seed in SEEDS:
+                score = 50 + 3 * seed + (10 if method == "full" else 0) + (5 if task == "two" else 0)
+                lost = 2 * score + own + NOISE[seed]
+                more = {"intruders/intruders": 100 + lost, "variation/mean_vectors": own / 100 + NOISE[seed] / 1000}
+                found.append(Training(task, method, seed, {"score": score, "forgetting": lost} | more))
+    return found
+
+
+def test_forgetting_is_compared_at_equal_score_and_as_it_is():
+    found = trainings(full=0.0, lora=-4.0)
+    raw = answers.difference(found, "forgetting", "lora", "full", 5)
+    assert raw.estimate == pytest.approx(-4 - 2 * 10) and raw.sign == -1
+    equal = answers.bootstrap(found, lambda some: answers.at_equal_score(some, "lora", "full"), 5)
+    assert equal.estimate == pytest.approx(-4, abs=0.5) and equal.low <= equal.estimate <= equal.high < 0
+
+
+def test_a_correlation_is_that_within_tasks():
+    found = trainings(full=0.0, lora=-4.0)
+    assert answers.rank_correlation(found, "intruders/intruders", "forgetting") == pytest.approx(1)
+    assert answers.rank_correlation(found, "score", "nothing") != answers.rank_correlation(found, "score", "score")
+
+
+def test_fewer_seeds_than_wanted_are_no_answer():
+    few = [training for training in trainings(full=0.0, lora=-4.0) if training.seed < 4]
+    assert answers.difference(few, "forgetting", "lora", "full", 5) is None
+    assert answers.bootstrap(few, lambda _: 1.0, 5) is None
+    assert answers.page(few, study.read_study()).count("Not answered yet.") == 4
+
+
+def test_a_seed_without_all_tasks_does_not_count():
+    found = [t for t in trainings(lora=0.0) if (t.task, t.seed) != ("two", 3)]
+    assert sorted(answers.by_seed(found, "lora", "score")) == [0, 1, 2, 4]
+
+
+def test_the_page_answers_every_question():
+    text = answers.page(trainings(full=0.0, lora=-4.0, pissa=8.0), study.read_study())
+    assert "Less than full fine-tuning: -4" in text
+    assert "over trainings within each task: 1 [1, 1]" in text
+    assert "\n\nlora; the next, full, moves them by 0.04 [0.04, 0.04] more, significantly." in text
+
+
+def test_the_study_names_what_there_is(tmp_path):
+    asked = study.read_study()
+    assert set(asked.methods) <= set(choices("method")) and set(asked.tasks) <= set(choices("task"))
+    assert set(asked.probes) <= set(PROBES)
+    (tmp_path / "mine.yaml").write_text("{scale: pocket, tasks: [], methods: [], seeds: 1, probes: {intruder: []}}")
+    with pytest.raises(UserError, match="unknown probe 'intruder'"):
+        study.read_study(tmp_path / "mine.yaml")
+    (tmp_path / "mine.yaml").write_text("{scale: pocket}")
+    with pytest.raises(UserError, match="is not a study: tasks"):
+        study.read_study(tmp_path / "mine.yaml")
