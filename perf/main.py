@@ -1,6 +1,6 @@
 """`make perf`: every figure, one after the other."""
 
-from perf import control, core, eva_init, parameters, reliability, report, start_up, sweeps, vision
+from perf import control, core, eva_init, parameters, probes, reliability, report, start_up, sweeps, vision
 
 
 def main() -> None:
@@ -9,6 +9,7 @@ def main() -> None:
     eva_init.main()
     start_up.main()
     parameters.main()
+    probes.main()
     sweeps.main()
     vision.main()
     control.main()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from eva_bench.probes import answers, study, subjects
+from eva_bench.probes import answers, pretrainings, study, subjects
 from eva_bench.probes.measure import PROBES, measure
 from eva_bench.probes.subjects import Subject
 from eva_bench.records.store import Store
@@ -20,11 +20,15 @@ from eva_bench.system.progress import say
 USAGE = (
     "Usage: python -m eva_bench.probes <probe> run=<id>[,<id>...] | suite=<name> | adapter=<folder> base=<folder> | "
     f"checkpoint=<folder> base=<folder> targets=q_proj,v_proj; probes: {', '.join(PROBES)}. "
-    "Or: python -m eva_bench.probes study | answers (conf/probes.yaml)."
+    "Or: python -m eva_bench.probes study | answers (conf/probes.yaml), or pretrainings second=<folder>."
 )
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"study": study.main, "answers": answers.main}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "study": study.main,
+    "answers": answers.main,
+    "pretrainings": pretrainings.main,
+}
 
 
 class Choice(Arguments):

@@ -102,7 +102,7 @@ def of_adapter(adapter: Path, base: str, same_base: bool = False) -> Subject:
     """
     trained = read_adapter(adapter)
     endings = sorted({name.rpartition(".")[2] for name in trained.factors})
-    model = _model(base, endings, "classifier" if _json(adapter / CONFIG).get("task_type") == "SEQ_CLS" else None)
+    model = base_model(base, endings, "classifier" if _json(adapter / CONFIG).get("task_type") == "SEQ_CLS" else None)
     given = Path(trained.base or "").name
     if given and given not in _names_of(model) and not same_base:
         raise UserError(
@@ -132,7 +132,7 @@ def of_checkpoint(checkpoint: Path, base: str, targets: Sequence[str] = ()) -> S
     """
     if (checkpoint / CONFIG).is_file():
         raise UserError(f"'{checkpoint.name}' is an adapter, not a whole checkpoint: give it as adapter={checkpoint}.")
-    model = _model(base, list(targets))
+    model = base_model(base, list(targets))
     tuned = model.model_copy(update={"path": str(checkpoint)})
     outputs = _outputs(model_folder(tuned))
     trained = from_module(_load(tuned, DataSettings(source="hub"), outputs).module)
@@ -157,7 +157,7 @@ def _load(model: ModelSettings, data: DataSettings, outputs: int | None, head_se
     return models.load(model, data, device, outputs if model.kind in ("classifier", "vision") else None, head_seed)
 
 
-def _model(base: str, endings: list[str], kind: str | None = None) -> ModelSettings:
+def base_model(base: str, endings: list[str], kind: str | None = None) -> ModelSettings:
     """Settings of a base model given as a folder or by its name in conf/model/."""
     if base in choices("model"):
         known = yaml.safe_load((CONF / "model" / f"{base}.yaml").read_text())

@@ -9,9 +9,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from eva_bench.probes import __main__ as command
-from eva_bench.probes import intruders, trained
+from eva_bench.probes import connectivity, intruders, permutations, trained
 from eva_bench.probes.result import ProbeResult
 from eva_bench.system.paths import POCKET_WEIGHTS
+from tests.unit.test_probes_connectivity import random_permutations
 
 BASE = POCKET_WEIGHTS / "language"
 TARGETS = ["q_proj", "v_proj", "down_proj"]
@@ -128,3 +129,19 @@ def test_adapters_that_belong_elsewhere(adapter, tmp_path, capsys):
     assert "is an adapter, not a whole checkpoint" in both
     (copy / "adapter_model.safetensors").unlink()
     assert "its weights are gone" in refused(tmp_path, capsys, *given)
+
+
+def test_a_pretraining_with_its_units_elsewhere_is_matched(tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    units = permutations.wiring(base)
+    moved = permutations.permute(connectivity.read_state(base), random_permutations(base, units, 3), units.axes)
+    connectivity.write_state(base, moved)
+    base.save_pretrained(tmp_path / "other")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(BASE / file, tmp_path / "other")
+    assert run(tmp_path, "pretrainings", f"second={tmp_path / 'other'}", "points=3") == 0
+    (file,) = (tmp_path / "probes" / "pretrainings").glob("*.json")
+    found = ProbeResult.model_validate_json(file.read_text())
+    assert found.summary["straight_barrier"] > 0.1 and found.summary["straight_alignment"] < 0.5
+    assert abs(found.summary["permuted_barrier"]) < 1e-3 and found.summary["permuted_alignment"] > 0.99
+    assert found.layers["straight"]["loss"][0] == pytest.approx(found.layers["straight"]["loss"][-1], abs=1e-3)
