@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
+import axe_core_python
 import pytest
 
 from eva_bench.records.store import Store
@@ -13,7 +15,8 @@ from tests.browser import Browser, executable
 from tests.records import record
 
 MARKUP = "</script><img src=x onerror=\"document.title='broken'\"> \\frac{1}{2} $x_1$ & <b>bold</b>"
-VIEWS = ("overview", "tables", "compare", "tradeoffs", "rates", "runs", "claims", "figures", "missing")
+VIEWS = ("overview", "tables", "compare", "tradeoffs", "rates", "runs", "claims", "probes", "figures", "missing")
+AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +27,11 @@ def page(tmp_path_factory):
     store.check_writable()
     methods = {"lora": 0.5, "eva": 0.7, "pissa": 0.6, "lora_orthonormal": 0.51}
     records = [record(method, seed, score + seed / 100) for method, score in methods.items() for seed in range(3)]
-    for method, best in (("lora", 0.01), ("eva", 0.1)):
-        for rate in (0.001, 0.01, 0.1):
+    for each in records:
+        each.metrics.update({"forgetting/loss": 2.0 if each.method == "eva" else 1.5})
+        each.metrics_before.update({"forgetting/loss": 1.0})
+    for method, best in (("lora", 0.01), ("eva", 0.02)):
+        for rate in (0.005, 0.01, 0.02):
             line = {"command_line": [f"method={method}", f"train.lr={rate}"]}
             spec = {"stage": "tune", "train": {"lr": rate}}
             run_id = f"tune-{method}-{rate}"
@@ -154,7 +160,8 @@ def test_two_methods_are_compared_task_by_task_and_a_score_opens_its_runs(browse
     assert texts(browser, ".verdict")[0].startswith("pissa minus lora, all families alike: +1")
     # Pooled deviation of a point (svfit's one run has none), 8 degrees of freedom: half 2.306 * sqrt(2/3) = 1.9.
     assert texts(browser, "#view tbody tr:first-child td")[2] == "+10.0 [+8.1, +11.9]"
-    assert "method=pissa" in browser.run("document.querySelector('#view .copyable code').textContent")
+    assert texts(browser, "#view .copyable code")[0] == "python run.py method=pissa task=gsm8k"
+    assert 'init_lora_weights="pissa"' in texts(browser, "#view .copyable code")[1]
     link = browser.run("document.querySelector('#view tbody td a').getAttribute('href').slice(1)")
     go(browser, link)
     assert texts(browser, "#run-count") == ["3 of 3 shown"]
@@ -163,10 +170,14 @@ def test_two_methods_are_compared_task_by_task_and_a_score_opens_its_runs(browse
 def test_trade_offs_and_rates_take_their_axes_and_families(browser):
     go(browser, "view=tradeoffs&x=training%20s&y=trained%20parameters")
     assert "eva 11, 1,000" in browser.run("document.querySelector('#view svg').getAttribute('aria-label')")
+    go(browser, "view=tradeoffs")  # forgetting is what one asks first, where it was measured
+    assert "eva 0.6931, 71" in browser.run("document.querySelector('#view svg').getAttribute('aria-label')")
+    assert "intruder dimensions" not in texts(browser, "select[name=x] option")  # nobody measured them
     go(browser, "view=rates&family=math")
-    rows = {row[0]: row[1:] for row in zip(*[iter(texts(browser, "#view tbody th, #view tbody td"))] * 5, strict=True)}
-    assert rows["lora"][0] == "0.01" and rows["eva"][0] == "0.1" and rows["eva"][3] == "0.001"
-    assert "At the edge of the grid" in texts(browser, ".warning")[0]
+    rows = {row[0]: row[1:] for row in zip(*[iter(texts(browser, "#view tbody th, #view tbody td"))] * 10, strict=True)}
+    assert rows["lora"][:4] == ["0.01", "80.0", "30.0", "30.0"] and rows["lora"][7] == "baseline"
+    assert rows["eva"][:4] == ["0.02", "80.0", "30.0", "not run"] and rows["eva"][8] == "0 %"
+    assert "a wider grid may be better: eva." in texts(browser, ".warning")[0]
 
 
 def test_the_list_of_runs_is_filtered_by_field_and_sorted(browser):
@@ -217,7 +228,15 @@ def test_figures_and_claims_and_what_was_not_run(browser):
         "{ image.scrollIntoView(); return image.complete && image.naturalWidth > 100; })"
     )
     go(browser, "view=claims")
-    assert len(texts(browser, ".claim")) == 21 and "1. With the learning rate tuned" in texts(browser, ".claim")[0]
+    assert len(texts(browser, ".claim")) == 21 and texts(browser, "#view h3")[-1] == "Not run"
+    decided = [text.split(".")[0] for text in texts(browser, "h3:first-of-type ~ .claim summary b")]
+    assert decided[0] == "4" and sorted(decided, key=int) == [str(number) for number in range(1, 22)]
+    go(browser, "view=probes")
+    assert "forgetting, scale pocket" in texts(browser, "#view h3")
+    assert (
+        dict(zip(texts(browser, "#view tbody th"), texts(browser, "#view td:nth-child(4)"), strict=True))["eva"]
+        == "0.6931"
+    )
     go(browser, "view=missing")
     shown = texts(browser, "#view")[0]
     assert "Nothing has been run at scale lite, paper" in shown and "Meta-World CW10 (metaworld)" in shown
@@ -233,6 +252,20 @@ def test_nothing_is_wider_than_a_phone_in_light_and_dark(browser):
             assert browser.run("document.documentElement.scrollWidth") <= 390, view
     assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     browser.resize(1200, 900)
+
+
+def test_axe_finds_nothing_serious_in_light_and_dark(browser, page):
+    browser.run(f"{AXE}; 1")
+    serious = """axe.run(document, {resultTypes: ['violations']}).then(found => found.violations
+        .filter(each => ['serious', 'critical'].includes(each.impact))
+        .map(each => each.id + ': ' + each.nodes[0].html.slice(0, 200)))"""
+    for dark in ("dark", "light"):
+        browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": dark}])
+        for view in (*VIEWS, "runs&run=0") if dark == "light" else ("overview", "tables", "claims"):
+            go(browser, f"view={view}&method=lora&axe={dark}")
+            assert browser.run(serious) == [], (view, dark)
+    browser.run("byId('view').append(document.createElement('button')); 1")
+    assert [each.split(":")[0] for each in browser.run(serious)] == ["button-name"]  # it would see something
 
 
 def test_paper_shows_every_column(browser):

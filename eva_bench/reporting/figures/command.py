@@ -15,7 +15,7 @@ from eva_bench.reporting.figures.rates import draw_rates
 from eva_bench.reporting.figures.scores import draw_differences, draw_pareto, draw_ranks, families_of
 from eva_bench.reporting.figures.style import STYLE, Drawing
 from eva_bench.reporting.figures.training import draw_curves
-from eva_bench.reporting.tables.selection import select
+from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import read_table
 from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
@@ -29,18 +29,21 @@ def drawings(archive: Archive) -> Iterator[Drawing]:
     """Every figure of every scale that has records. Raises UserError as select does."""
     overall = read_table(CONF / "table" / "overall.yaml")
     for scale in archive.scales():
-        yield from draw_rates(archive, scale)
         selection = select(archive, overall, scale, None)
-        if not selection.used:
-            continue
-        families = families_of(selection)
-        some = [draw_differences(selection, families), draw_ranks(selection), draw_costs(selection)]
-        yield from filter(None, some)
-        yield draw_pareto(selection, families)
-        for family, columns in families.items():
-            yield draw_curves(selection, family, columns)
-            yield from draw_layers(selection, family, columns)
+        if selection.used:
+            yield from _comparisons(selection)
+        yield from draw_rates(archive, scale)
         yield from draw_rho(archive, scale)
+
+
+def _comparisons(selection: Selection) -> Iterator[Drawing]:
+    families = families_of(selection)
+    some = [draw_differences(selection, families), draw_ranks(selection), draw_costs(selection)]
+    yield from filter(None, some)
+    yield from draw_pareto(selection, families)
+    for family, columns in families.items():
+        yield draw_curves(selection, family, columns)
+        yield from draw_layers(selection, family, columns)
 
 
 def write_figures(archive: Archive, folder: Path) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas
@@ -13,6 +14,7 @@ from scikit_posthocs import critical_difference_diagram
 from eva_bench.reporting import statistics
 from eva_bench.reporting.figures.style import Drawing, legend, look, panels
 from eva_bench.reporting.statistics import Model
+from eva_bench.reporting.tables.facts import FACTS, Fact
 from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import Column
 
@@ -81,28 +83,41 @@ def draw_ranks(selection: Selection) -> Drawing | None:
     return Drawing(f"ranking-{selection.scale}", figure, caption)
 
 
-def draw_pareto(selection: Selection, families: dict[str, list[Column]]) -> Drawing:
-    """Mean score of every family against trained parameters."""
+# Fact -> (label, scale of the axis, name of the figure)
+AGAINST = {
+    "parameters": ("trained parameters", "log", "pareto"),
+    "forgetting": ("forgetting: log ratio of losses on pretraining data", "linear", "forgetting"),
+}
+
+
+def draw_pareto(selection: Selection, families: dict[str, list[Column]]) -> Iterator[Drawing]:
+    """Mean score of every family against what it costs: trained parameters, and what was forgotten."""
+    for fact, (label, scale, name) in AGAINST.items():
+        if any(FACTS[fact](run) is not None for run in selection.used):
+            figure = _pareto(selection, families, FACTS[fact], label, scale)
+            caption = f"Mean score of a family against {label}; the line joins the methods that no other beats on both."
+            yield Drawing(f"{name}-{selection.scale}", figure, caption)
+
+
+def _pareto(
+    selection: Selection, families: dict[str, list[Column]], fact: Fact, label: str, scale: Literal["log", "linear"]
+) -> Figure:
     figure, axes = panels(len(families), 3.2, 2.6)
     rows = {row.title: row for row in selection.table.rows}
     for ax, (family, columns) in zip(axes, families.items(), strict=True):
         points = []
         for method, score in statistics.balanced_means(selection.statistics_scores(columns)).items():
             runs = [run for column in columns for run in selection.cells.get((method, column.task), [])]
-            parameters = [run.trainable_parameters for run in runs if run.trainable_parameters]
-            if not parameters:
-                continue  # every run failed
-            points.append((float(np.mean(parameters)), 100 * score))
+            costs = [cost for run in runs if (cost := fact(run))]
+            if not costs:
+                continue  # every run failed, or nothing was measured
+            points.append((float(np.mean(costs)), 100 * score))
             ax.plot(*points[-1], linestyle="", label=method, **look(rows[method].method))
         front = [p for p in sorted(points, key=lambda p: (p[0], -p[1])) if not _beaten(p, points)]
         ax.step([p[0] for p in front], [p[1] for p in front], where="post", color="#bbbbbb", linewidth=1, zorder=0)
-        ax.set(xscale="log", title=family, xlabel="trained parameters", ylabel="mean score, %")
+        ax.set(xscale=scale, title=family, xlabel=label, ylabel="mean score, %")
     legend(figure, axes)
-    caption = (
-        "Mean score of a family against trained parameters; the line joins the methods "
-        "that no other beats with as few parameters."
-    )
-    return Drawing(f"pareto-{selection.scale}", figure, caption)
+    return figure
 
 
 def _beaten(point: tuple[float, float], points: Sequence[tuple[float, float]]) -> bool:

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 # in a few lines, drawn as SVG that prints, scales and can be saved (uPlot draws on a canvas and only over time).
 SCRIPTS = [
     *("vendor/d3-7.9.2.min.js", "vendor/plot-0.6.17.min.js", "js/data.js", "js/charts.js", "js/tables.js"),
-    *("js/overview.js", "js/compare.js", "js/runs.js", "js/main.js"),
+    *("js/overview.js", "js/compare.js", "js/rates.js", "js/claims.js", "js/runs.js", "js/main.js"),
 ]
 
 

@@ -15,6 +15,7 @@ from eva_bench.reporting.claims.spec import read_claims
 from eva_bench.reporting.figures import drawings
 from eva_bench.reporting.figures.style import STYLE
 from eva_bench.reporting.page.blocks import pack, short
+from eva_bench.reporting.page.probes import probe_tables
 from eva_bench.reporting.page.runs import run_blocks, run_index
 from eva_bench.reporting.page.scales import MEASURES, scale_data
 from eva_bench.reporting.tables.command import all_tables
@@ -36,6 +37,7 @@ def content(archive: Archive, runs_dir: Path) -> dict[str, Any]:
         "tables": [_table(table) for table in tables],
         "runs": run_index(archive.runs),
         "claims": _claims(archive),
+        "probes": probe_tables(archive.runs),
         "not_run": missing,
     }
     overall = next((t for t in tables if t.name == "overall-statistics"), None)

@@ -15,12 +15,15 @@ from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.figures.scores import families_of
 from eva_bench.reporting.figures.style import look
 from eva_bench.reporting.page.blocks import short
+from eva_bench.reporting.page.use import peft_code
+from eva_bench.reporting.rates import optima, optima_against
 from eva_bench.reporting.statistics import Model
 from eva_bench.reporting.statistics.per_task import pooled_deviation
 from eva_bench.reporting.tables.facts import FACTS
-from eva_bench.reporting.tables.selection import Selection, belongs, select
+from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import Column, Row, read_table
 from eva_bench.reporting.tables.summary import verdict_text
+from eva_bench.reporting.tables.tuning import tuned_families
 from eva_bench.system.paths import CONF
 
 # Name on the page -> fact; a score is added to them.
@@ -31,6 +34,10 @@ MEASURES = {
     "memory at initialisation, bytes": "init_peak_bytes",
     "training loss, first quarter": "early_loss",
     "learning rate": "learning_rate",
+    "forgetting (log ratio of losses)": "forgetting",
+    "intruder dimensions": "intruders",
+    "turn of singular vectors": "variation",
+    "curvature at initialisation": "curvature",
 }
 
 
@@ -56,7 +63,9 @@ def scale_data(archive: Archive, scale: str) -> dict[str, Any] | None:
         "means": _means(scores, list(families)),
         "ranks": statistics.mean_ranks(statistics.block_means(scores)),
         "measures": {row.title: _measures(selection, row, families) for row in rows},
-        "rates": _rates(archive, scale, rows, families),
+        "apart": {c.title: selection.judged[c.key].mark for c in columns if not selection.tells(c)},
+        "rates": _rates(archive, scale, selection.table.baseline),
+        "use": {row.title: _use(selection, row) for row in rows},
     }
 
 
@@ -111,29 +120,33 @@ def _mean_measures(runs: Sequence[Run]) -> dict[str, Any]:
     return {name: short(mean(values)) for name, values in found.items() if values}
 
 
-def _rates(archive: Archive, scale: str, rows: Sequence[Row], families: dict[str, list[Column]]) -> dict[str, Any]:
-    """Family -> method -> points of the rate curve [rate, mean score, mean loss, runs] and the rate that was chosen."""
-    found: dict[str, Any] = {family: {} for family in families}
-    for family, columns in families.items():
-        tasks = dict.fromkeys(column.task for column in columns)
-        tuned = [run for task in tasks for run in archive.of(scale, task, None, "tune")]
-        final = [run for task in tasks for run in archive.of(scale, task, None)]
-        for row in rows:
-            points = _points([run for run in tuned if belongs(run, row, {"train.lr"})])
-            chosen = sorted({run.lr for run in final if belongs(run, row) and run.status == "ok"})
-            if len(points) > 1:
-                found[family][row.title] = {"points": points, "chosen": chosen}
+def _rates(archive: Archive, scale: str, baseline: str) -> dict[str, Any]:
+    """Family -> method -> points of its curve [rate, score, loss], the choice and how firm it is."""
+    overall = read_table(CONF / "table" / "overall.yaml")
+    found: dict[str, Any] = {}
+    for family, methods in tuned_families(archive.tuning, scale, overall.methods).items():
+        best, against = optima(methods), optima_against(methods, baseline)
+        found[family] = {
+            title: {
+                "colour": look(title)["color"],
+                "points": [[rate, short(t.scores.get(rate)), _finite(t.curve.mean(rate))] for rate in t.curve.rates],
+                "chosen": t.curve.chosen,
+                "optimum": [short(end, 3) for end in best[title]],
+                "times": [short(end, 3) for end in against[title]] if title in against else None,
+                "plateau": t.plateau,
+                "moves": short(t.curve.moved(), 3),
+                "edge": t.curve.at_edge,
+                "runs": len(t.runs),
+            }
+            for title, t in methods.items()
+        }
     return found
 
 
-def _points(runs: Sequence[Run]) -> list[list[Any]]:
-    by_rate: dict[float, list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.status == "ok":
-            by_rate[run.lr].append(run)
-    points = []
-    for rate, same in sorted(by_rate.items()):
-        losses = [run.metrics.get("reference_loss", math.nan) for run in same]
-        score, loss = mean(run.metrics[run.primary] for run in same), mean(losses)
-        points.append([rate, short(score), short(loss) if math.isfinite(loss) else None, len(same)])
-    return points
+def _finite(value: float) -> float | None:
+    return short(value) if math.isfinite(value) else None
+
+
+def _use(selection: Selection, row: Row) -> dict[str, str]:
+    """Family -> code for stock PEFT, from the last run of the method."""
+    return {run.family: peft_code(run) for run in selection.runs(row)}

@@ -38,15 +38,20 @@ function asPicture(svg, name) {
   image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(asText(svg));
 }
 
+// Colours of methods are made for white paper; on a dark screen they are lightened.
+const isDark = matchMedia("(prefers-color-scheme: dark)");
+const tone = (colour) => (isDark.matches ? d3.interpolateRgb(colour, "#ffffff")(0.45) : colour);
+
 // Differences with intervals, a row each: {label, estimate, low, high, colour, filled, tip}, in points.
 function differencesChart(name, description, rows, axis) {
   const ends = rows.flatMap((row) => [row.estimate, row.low ?? 0, row.high ?? 0]);
   const limit = Math.max(3, 1.8 * d3.quantile(ends.map(Math.abs), 0.7));
   const [left, right] = [Math.max(-limit, Math.min(-3, d3.min(ends))), Math.min(limit, Math.max(3, d3.max(ends)))];
   const cut = (value) => Math.max(left, Math.min(right, value));
-  const shown = rows.map((row) => ({ ...row, outside: cut(row.estimate) !== row.estimate }));
+  const shown = rows.map((row) => ({ ...row, colour: tone(row.colour), outside: cut(row.estimate) !== row.estimate }));
   return chart(name, description, {
-    height: 26 * rows.length + 60,
+    height: 26 * rows.length + 70,
+    marginBottom: 40,
     marginLeft: 9 * (d3.max(rows, (row) => row.label.length) || 5) + 12,
     x: { label: axis, domain: [left, right], grid: true },
     y: { domain: rows.map((row) => row.label), label: null, type: "band", padding: 0.5 },

@@ -12,18 +12,21 @@ function showCompare(page, data) {
   const found = scale.pairs[family][ours]?.[theirs];
   page.append(make("p", ours === theirs ? "Choose two methods." : found ? `${ours} minus ${theirs}, ${family === "all" ? "all families alike" : family}: ${interval(found)} points, ${found[3]}.` : `${ours} and ${theirs} have no common families.`, { class: "verdict" }));
   const columns = (family === "all" ? Object.values(scale.families).flat() : scale.families[family]).filter((column) => scale.scores[ours]?.[column] && scale.scores[theirs]?.[column]);
-  const rows = columns.map((column) => taskDifference(scale, column, ours, theirs)).sort((a, b) => b.estimate - a.estimate);
+  const rows = columns.map((column) => taskDifference(scale, column, ours, theirs)).sort((a, b) => (a.label in scale.apart) - (b.label in scale.apart) || b.estimate - a.estimate);
+  const [telling, apart] = [rows.filter((row) => !(row.label in scale.apart)), rows.filter((row) => row.label in scale.apart)];
+  const picture = (name, found) => differencesChart(`${name}-${scale.name}`, `${ours} minus ${theirs} by task`, found, `${ours} minus ${theirs}, points`);
   if (ours !== theirs && rows.length) {
     page.append(
-      differencesChart(`${ours}-minus-${theirs}-${scale.name}`, `${ours} minus ${theirs} by task`, rows, `${ours} minus ${theirs}, points`),
-      sortableTable("task-order", "Differences by task", ["task", ours, theirs, "difference [95 %]"], rows.map((row) => ({
+      ...(telling.length ? [picture(`${ours}-minus-${theirs}`, telling)] : []),
+      ...(apart.length ? [make("h3", "Tasks that do not tell methods apart, and enter no conclusion"), picture(`${ours}-minus-${theirs}-apart`, apart)] : []),
+      sortableTable("task-order", "Differences by task", ["task", ours, theirs, "difference [95 %]", "in conclusions"], rows.map((row) => ({
         head: { text: row.label },
-        cells: [cell(scale, ours, row.label), cell(scale, theirs, row.label), { text: interval([row.estimate / 100, row.low === null ? null : row.low / 100, row.high / 100]), sort: row.estimate, bold: row.filled }],
+        cells: [cell(scale, ours, row.label), cell(scale, theirs, row.label), { text: interval([row.estimate / 100, row.low === null ? null : row.low / 100, row.high / 100]), sort: row.estimate, bold: row.filled }, { text: row.label in scale.apart ? `no: ${scale.apart[row.label]}` : "yes" }],
       }))),
       make("p", "A task: t interval from the standard deviation pooled over all methods, for this pair alone; a score opens its runs. The sentence on top is the mixed model's.", { class: "note" }),
     );
   }
-  page.append(make("h3", "Use this"), ...useThis(scale, ours), make("h3", "Every pair"), pairTable(scale, family, methods));
+  page.append(make("h3", "Use this"), ...useThis(scale, ours, family), make("h3", "Every pair"), pairTable(scale, family, methods));
 }
 
 function cell(scale, method, column) {
@@ -45,13 +48,18 @@ function taskDifference(scale, column, ours, theirs) {
   return { label: column, estimate, low, high, filled: decided, colour: estimate > 0 ? scale.methods[ours] : scale.methods[theirs], tip: `${column}: ${interval([estimate / 100, known ? low / 100 : null, known ? high / 100 : null])}` };
 }
 
-function useThis(scale, method) {
+// Code of the chosen family, or of each.
+function useThis(scale, method, family) {
+  const code = scale.use[method] ?? {};
+  const families = Object.keys(code).filter((name) => family === "all" || name === family);
+  if (!families.length) return [make("p", "Not run.")];
   const example = Object.values(scale.scores[method] ?? {})[0]?.[0];
-  if (!example) return [make("p", "Not run.")];
-  const link = make("a", "one of its runs", { href: state.link({ view: "runs", run: example[2] }) });
-  const lines = Object.entries(scale.rates).map(([family, curves]) => (curves[method]?.chosen.length ? `# ${family}: train.lr=${curves[method].chosen.join(" or ")}` : "")).filter(Boolean);
-  const code = [...lines, `python run.py method=${method} task=gsm8k`, "", "# every run leaves a stock PEFT adapter:", "from peft import PeftModel", 'model = PeftModel.from_pretrained(base_model, "runs/<run>/adapter")'].join("\n");
-  return [make("p", null, {}, ["Rates that the benchmark uses, and the adapter of a run in stock PEFT; all settings stand with ", link, "."]), copyable(code)];
+  const link = example ? [" All settings stand with ", make("a", "one of its runs", { href: state.link({ view: "runs", run: example[2] }) }), "."] : [];
+  return [
+    make("p", null, {}, [`The configuration of the benchmark and its rate in stock PEFT, and the command that runs it here.`, ...link]),
+    copyable(`python run.py method=${method} task=${scale.tasks[scale.families[families[0]][0]]}${scale.name === "pocket" ? "" : ` scale=${scale.name}`}`),
+    ...families.map((name) => copyable(code[name])),
+  ];
 }
 
 function pairTable(scale, family, methods) {

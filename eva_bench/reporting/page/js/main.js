@@ -17,7 +17,7 @@ function showMissing(page, data) {
 
 const VIEWS = {
   overview: ["Overview", showOverview], tables: ["Tables", showTables], compare: ["Compare", showCompare], tradeoffs: ["Trade-offs", showTradeoffs],
-  rates: ["Rates", showRates], runs: ["Runs", showRuns], claims: ["Claims", showClaims], figures: ["Figures", showFigures], missing: ["Not run", showMissing],
+  rates: ["Rates", showRates], runs: ["Runs", showRuns], claims: ["Claims", showClaims], probes: ["Probes", showProbes], figures: ["Figures", showFigures], missing: ["Not run", showMissing],
 };
 
 let drawing = 0;
@@ -49,6 +49,7 @@ const nav = byId("nav");
 for (const [name, [title]] of Object.entries(VIEWS)) nav.append(make("a", title, { href: `#view=${name}`, "data-view": name }));
 addEventListener("hashchange", draw);
 addEventListener("statechange", draw);
+isDark.addEventListener("change", draw);
 let width = innerWidth;
 addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; draw(); } });
 draw();

@@ -1,5 +1,5 @@
 "use strict";
-// The first screen: what is settled, differences to the baseline, groups of ties; trade-offs; rates; claims.
+// The first screen: what is settled, differences to the baseline, groups of ties; trade-offs between any two measures.
 
 const scaleOf = (data) => data.scales.find((scale) => scale.name === state.get("scale")) ?? data.scales[0];
 const scaleChoice = (data) => (data.scales.length > 1 ? [choice("Scale", "scale", data.scales.map((scale) => scale.name))] : []);
@@ -79,10 +79,11 @@ function showTradeoffs(page, data) {
   const scale = scaleOf(data);
   if (!scale) return page.append(make("p", "Nothing has been run."));
   const family = familyOf(scale);
-  const axes = ["mean score", ...data.measures];
-  const [x, y] = [state.get("x", "trained parameters"), state.get("y", "mean score")];
+  const axes = ["mean score", ...data.measures.filter((name) => Object.values(scale.measures).some((found) => name in (found[family] ?? {})))];
+  const axis = (name, fallback) => (axes.includes(state.get(name)) ? state.get(name) : axes.includes(fallback) ? fallback : axes[0]);
+  const [x, y] = [axis("x", "forgetting (log ratio of losses)" in (scale.measures[scale.baseline]?.[family] ?? {}) ? "forgetting (log ratio of losses)" : "trained parameters"), axis("y", "mean score")];
   const value = (method, axis) => (axis === "mean score" ? scale.means[family]?.[method] * 100 : scale.measures[method]?.[family]?.[axis]);
-  const rows = Object.keys(scale.methods).map((method) => ({ method, x: value(method, x), y: value(method, y), colour: scale.methods[method] })).filter((row) => Number.isFinite(row.x) && Number.isFinite(row.y));
+  const rows = Object.keys(scale.methods).map((method) => ({ method, x: value(method, x), y: value(method, y), colour: tone(scale.methods[method]) })).filter((row) => Number.isFinite(row.x) && Number.isFinite(row.y));
   const better = (axis) => (axis === "mean score" ? 1 : -1);
   const beaten = (row) => rows.some((other) => other !== row && better(x) * (other.x - row.x) >= 0 && better(y) * (other.y - row.y) >= 0 && (other.x !== row.x || other.y !== row.y));
   const spread = (axis) => { const values = rows.map((row) => row[axis]); return d3.min(values) > 0 && d3.max(values) / d3.min(values) > 20 ? "log" : "linear"; };
@@ -90,7 +91,7 @@ function showTradeoffs(page, data) {
   if (!rows.length) return page.append(make("p", "No method has both."));
   page.append(
     chart(`trade-off-${scale.name}-${family}`, `${y} against ${x}: ${rows.map((row) => `${row.method} ${show(row.x)}, ${show(row.y)}`).join("; ")}`, {
-      height: 420, marginLeft: 60, marginRight: 110, grid: true,
+      height: 420, marginLeft: 60, marginRight: 130, marginBottom: 40, inset: 14, grid: true,
       x: { label: x, type: spread("x") }, y: { label: y, type: spread("y") },
       marks: [
         Plot.dot(rows, { x: "x", y: "y", stroke: "colour", fill: (row) => (beaten(row) ? "var(--back)" : row.colour), r: 6, strokeWidth: 2 }),
@@ -110,60 +111,16 @@ function labels(rows, scales, dimensions, context) {
   for (const { row, x, y } of placed) {
     const width = 7 * row.method.length;
     let at = y;
-    while (taken.some((other) => Math.abs(other.y - at) < 13 && x < other.right && other.left < x + 12 + width)) at += 3;
-    taken.push({ y: at, left: x, right: x + 12 + width });
-    const text = context.document.createElementNS("http://www.w3.org/2000/svg", "text");
-    for (const [name, value] of Object.entries({ x: x + 12, y: at + 4, fill: "currentColor", "text-anchor": "start" })) text.setAttribute(name, value);
-    text.textContent = row.method;
-    group.append(text);
+    while (taken.some((other) => Math.abs(other.y - at) < 13 && x < other.right && other.left < x + 24 + width)) at += 3;
+    taken.push({ y: at, left: x, right: x + 24 + width });
+    const draw = (tag, attributes) => {
+      const element = context.document.createElementNS("http://www.w3.org/2000/svg", tag);
+      for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+      group.append(element);
+      return element;
+    };
+    if (at !== y) draw("line", { x1: x + 7, y1: y, x2: x + 22, y2: at, stroke: "currentColor", "stroke-opacity": 0.4 });
+    draw("text", { x: x + 24, y: at + 4, fill: "currentColor", "text-anchor": "start" }).textContent = row.method;
   }
   return group;
-}
-
-function showRates(page, data) {
-  const scale = scaleOf(data);
-  if (!scale) return page.append(make("p", "Nothing has been run."));
-  const family = familyOf(scale, false);
-  const curves = scale.rates[family];
-  const methods = Object.keys(curves);
-  const chosen = state.list("methods").filter((method) => methods.includes(method));
-  page.append(make("div", null, { class: "controls" }, [...scaleChoice(data), familyChoice(scale, false), boxes("Methods", "methods", methods)]));
-  if (!methods.length) return page.append(make("p", "No rates were tried for this family (stage=tune)."));
-  const shown = chosen.length ? chosen : methods;
-  const flat = shown.flatMap((method) => curves[method].points.map(([rate, score, loss, runs]) => ({ method, rate, score: 100 * score, loss, runs, colour: scale.methods[method] })));
-  const used = flat.filter((point) => curves[point.method].chosen.includes(point.rate));
-  const edges = shown.filter((method) => { const rates = curves[method].points.map((point) => point[0]); return curves[method].chosen.some((rate) => rate === rates[0] || rate === rates.at(-1)); });
-  const at = { fx: (point) => shown.indexOf(point.method) % 3, fy: (point) => Math.floor(shown.indexOf(point.method) / 3) };
-  page.append(
-    chart(`rates-${scale.name}-${family}`, `Score on validation data by learning rate, ${family}`, {
-      height: 60 + 140 * Math.ceil(shown.length / 3), marginLeft: 45, marginTop: 35, x: { type: "log", label: "learning rate", ticks: 4, tickFormat: "~e" }, y: { label: "validation score, %", grid: true },
-      fx: { axis: null }, fy: { axis: null, padding: 0.2 },
-      marks: [
-        Plot.frame({ stroke: "currentColor", strokeOpacity: 0.2 }),
-        Plot.line(flat, { ...at, x: "rate", y: "score", stroke: "colour", strokeWidth: 2 }),
-        Plot.dot(flat, { ...at, x: "rate", y: "score", fill: "colour", r: 3 }),
-        Plot.dot(used, { ...at, x: "rate", y: "score", stroke: "currentColor", r: 7 }),
-        Plot.text(shown.map((method) => ({ method })), { ...at, text: "method", frameAnchor: "top", dy: -12, fontWeight: 600 }),
-        Plot.tip(flat, Plot.pointer({ ...at, x: "rate", y: "score", fill: "var(--back)", title: (point) => `${point.method}\nrate ${point.rate}: ${point.score.toFixed(1)}, loss ${show(point.loss)}\n${point.runs} runs` })),
-      ],
-    }),
-    make("p", "Ringed: the rate that the benchmark uses." + (edges.length ? ` At the edge of the grid, so that a wider grid may be better: ${edges.join(", ")}.` : ""), { class: edges.length ? "note warning" : "note" }),
-    sortableTable("rate-order", "Rates", ["method", "best rate", "score there", "within 2 points", "used"], shown.map((method) => {
-      const list = curves[method].points;
-      const best = list.reduce((a, b) => (b[1] > a[1] ? b : a));
-      const near = list.filter((point) => best[1] - point[1] <= 0.02).map((point) => point[0]);
-      return { head: { text: method }, cells: [{ text: String(best[0]), sort: best[0] }, { text: points(best[1], false), sort: best[1] }, { text: near.length > 1 ? `${near[0]} to ${near.at(-1)}` : String(near[0]), sort: near.length }, { text: curves[method].chosen.join(", ") || EMPTY }] };
-    })),
-  );
-}
-
-function showClaims(page, data) {
-  for (const claim of data.claims) {
-    const verdicts = Object.entries(claim.verdicts).filter(([, [verdict]]) => verdict !== "not run").map(([scale, [verdict]]) => `${verdict}${verdict === "undecided" ? "" : " here"} (scale ${scale})`);
-    const texts = Object.entries(claim.verdicts).flatMap(([scale, [, findings]]) => findings.map((text) => make("li", `${scale}: ${text}`)));
-    page.append(make("details", null, { class: "claim" }, [
-      make("summary", null, {}, [make("b", `${claim.number}. ${claim.claim} `), make("span", verdicts.join("; ") || "not run", { class: "tag" })]),
-      make("p", `Published: ${claim.published} Source: ${claim.source}.`), make("ul", null, {}, texts),
-    ]));
-  }
 }
