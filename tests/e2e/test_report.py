@@ -174,7 +174,10 @@ def test_trade_offs_and_rates_take_their_axes_and_families(browser):
     assert "eva 0.6931, 71" in browser.run("document.querySelector('#view svg').getAttribute('aria-label')")
     assert "intruder dimensions" not in texts(browser, "select[name=x] option")  # nobody measured them
     go(browser, "view=rates&family=math")
-    rows = {row[0]: row[1:] for row in zip(*[iter(texts(browser, "#view tbody th, #view tbody td"))] * 10, strict=True)}
+    rows = {
+        row[0]: list(row[1:])
+        for row in zip(*[iter(texts(browser, "#view tbody th, #view tbody td"))] * 10, strict=True)
+    }
     assert rows["lora"][:4] == ["0.01", "80.0", "30.0", "30.0"] and rows["lora"][7] == "baseline"
     assert rows["eva"][:4] == ["0.02", "80.0", "30.0", "not run"] and rows["eva"][8] == "0 %"
     assert "a wider grid may be better: eva." in texts(browser, ".warning")[0]
