@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+import torch
+
 from eva_bench import models
 from eva_bench.methods.base import Method
 from eva_bench.models.bundle import ModelBundle
@@ -66,7 +68,9 @@ def by_shape(settings: Settings, bundle: ModelBundle) -> int | None:
     first = weight_matrix(bundle.module.get_submodule(bundle.targets[0])).shape
     if method.layer_rank((first[0], first[1])) is None:
         return None
-    return adapter_of(settings, replace(bundle, module=copy.deepcopy(bundle.module))).trainable_parameters()
+    with torch.device("meta"):
+        fresh = replace(bundle, module=copy.deepcopy(bundle.module))
+        return adapter_of(settings, fresh).trainable_parameters()
 
 
 def by_weights(settings: Settings) -> int | None:
