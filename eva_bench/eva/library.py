@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from eva_bench.eva.config import SolverConfig
 from eva_bench.eva.engine import compute_subspaces
 from eva_bench.eva.errors import EvaError
+from eva_bench.eva.experts import FusedExperts
 from eva_bench.eva.from_peft import (
     Prepare,
     bounded_rho,
@@ -29,7 +30,7 @@ from eva_bench.eva.from_peft import (
 )
 from eva_bench.eva.ranks import redistribute_ranks
 from eva_bench.eva.reader import Batches, Progress
-from eva_bench.eva.subspace import EvaResult
+from eva_bench.eva.subspace import EvaResult, LayerSubspace
 from eva_bench.eva.write_lora import as_peft_model, lora_config, lora_layers, refuse_own_ranks, write_factors
 
 
@@ -71,22 +72,24 @@ def initialize_eva(
     rho = rho if rho is not None else eva.rho if eva else 2.0
     config = config or SolverConfig(use_label_mask=bool(eva and eva.use_label_mask))
     layers = lora_layers(peft_model, adapter_name)
-    share_out = partial(redistribute_ranks, rank=lora.r, rho=rho, score=score)
+    experts = FusedExperts(peft_model, adapter_name, config.use_label_mask)
+    share_out = partial(_share_out, experts.ranks, rank=lora.r, rho=rho, score=score)
     if result is None:
         if batches is None:
             raise EvaError("give batches to read, or the result of an earlier call")
-        with as_peft_model(peft_model).disable_adapter():
+        with as_peft_model(peft_model).disable_adapter(), experts:
             result = compute_subspaces(
                 peft_model,
-                list(layers),
+                [*layers, *experts.ranks],
                 batches,
-                components=component_counts(layers, round(lora.r * rho)),
+                components=component_counts(layers, round(lora.r * rho)) | experts.ranks,
                 config=config,
                 ranks=share_out,
+                forward=experts.forward(None),
                 skip_starved=True,
                 progress=progress,
             )
-    if unknown := [name for name in result.layers if name not in layers]:
+    if unknown := [name for name in result.layers if name not in layers and name not in experts.ranks]:
         raise EvaError(f"the result has a layer '{unknown[0]}' that this model's adapter '{adapter_name}' lacks")
     ranks = share_out(result.layers)
     rows = {name: result.layers[name].components[:rank] for name, rank in ranks.items()}
@@ -122,7 +125,7 @@ def get_eva_state_dict(
         config: overrides what follows from the EvaConfig.
 
     Returns:
-        Rows of A, (rank, in), by layer name; ranks of 0 included.
+        Rows of A, (rank, in), by layer name, ranks of 0 included; those of expert i as `<layer>.expert.<i>`.
 
     Raises:
         EvaError: also a ValueError; nothing to read, no configuration, no layer, or what `compute_subspaces` finds.
@@ -139,18 +142,25 @@ def get_eva_state_dict(
     if isinstance(dataloader, Sized) and len(dataloader) == 0:
         raise EvaError("dataloader is empty")
     select_rows = rows_selector(prepare_model_inputs_fn, prepare_layer_inputs_fn, lora, list(layers))
+    config = config or config_for(eva)
+    experts = None  # own functions for rows know nothing of them
+    if hasattr(model, "peft_config") and select_rows is None:
+        experts = FusedExperts(model, adapter_name, config.use_label_mask)
+    forward = None if forward_fn in (None, forward_fn_dict) else forward_fn
+    ranks = experts.ranks if experts else {}
     rho = bounded_rho(eva, lora.r, model)
-    share_out = partial(redistribute_ranks, rank=lora.r, rho=rho)
+    share_out = partial(_share_out, ranks, rank=lora.r, rho=rho)
     adapters_off = as_peft_model(model).disable_adapter() if hasattr(model, "peft_config") else nullcontext()
-    with adapters_off, tqdm(disable=not show_progress_bar, leave=False, unit=" batches") as bar:
+    bars = tqdm(disable=not show_progress_bar, leave=False, unit=" batches")
+    with adapters_off, experts or nullcontext(), bars as bar:
         result = compute_subspaces(
             model,
-            list(layers),
+            [*layers, *ranks],
             dataloader,
-            components=component_counts(layers, round(lora.r * rho)),
-            config=config or config_for(eva),
+            components=component_counts(layers, round(lora.r * rho)) | ranks,
+            config=config,
             ranks=share_out,
-            forward=None if forward_fn in (None, forward_fn_dict) else forward_fn,
+            forward=experts.forward(forward) if experts else forward,
             select_rows=select_rows,
             share_inputs=select_rows is None,
             together=gather_distributed_inputs,
@@ -219,6 +229,16 @@ def initialize_lora_eva_weights(
     write_factors(
         model, eva_state_dict, adapter_name, adjust_scaling=(lora.eva_config or EvaConfig()).adjust_scaling_factors
     )
+
+
+def _share_out(
+    fixed: Mapping[str, int], subspaces: Mapping[str, LayerSubspace], *, rank: int, rho: float, score: str = "ratio"
+) -> dict[str, int]:
+    """Ranks of all layers: those of experts are fixed, the others share a budget of their own."""
+    free = {name: subspace for name, subspace in subspaces.items() if name not in fixed}
+    return redistribute_ranks(free, rank=rank, rho=rho, score=score) | {
+        name: fixed[name] for name in subspaces if name in fixed
+    }
 
 
 def _show(bar: Any, batches: int, gap: float | None) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
+from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
 from eva_bench.eva.errors import EvaError
+from eva_bench.eva.experts import parameter_layers, write_experts
 from eva_bench.eva.inputs import input_width
 
 PREFIX = "base_model.model."
@@ -43,25 +46,26 @@ def lora_config(model: nn.Module, adapter_name: str) -> LoraConfig:
 
 
 def lora_layers(model: nn.Module, adapter_name: str) -> dict[str, nn.Module]:
-    """The LoRA layers of an adapter that EVA can initialise, by name.
+    """The LoRA layers of an adapter on Linear and Conv1D modules, by name.
 
     Raises:
-        EvaError: there is none.
+        EvaError: there is none, and no layer on experts either.
     """
     layers = {name: layer for name, layer in _all_lora_layers(model, adapter_name).items() if _is_linear(name, layer)}
-    if not layers:
+    if not layers and not any(parameter_layers(model, adapter_name)):
         raise EvaError(f"the model has no LoRA layer named '{adapter_name}' on a Linear or Conv1D")
     return layers
 
 
 def refuse_own_ranks(model: nn.Module, lora: LoraConfig, adapter_name: str) -> None:
-    """Ranks that EVA wrote on an earlier call may be replaced, those of a user not.
+    """Ranks that EVA wrote on an earlier call may be replaced, and those of experts stay; a user's are refused.
 
     Raises:
         EvaError: a rank_pattern that is not EVA's.
     """
     written = getattr(model, WRITTEN, {}).get(adapter_name)
-    if lora.rank_pattern and lora.rank_pattern != written:
+    own = set(lora.rank_pattern or {}) - set(_of_parameters(lora.rank_pattern, model, adapter_name))
+    if own and lora.rank_pattern != written:
         raise EvaError("this model has a rank_pattern; EVA shares out the ranks itself: remove it from the LoraConfig")
 
 
@@ -73,7 +77,7 @@ def write_factors(model: nn.Module, rows: dict[str, Tensor], adapter_name: str, 
 
     Args:
         model: the PEFT model; changed in place.
-        rows: A of each layer, (rank, in), by name; rank 0 takes the adapter off.
+        rows: A of each layer or expert, (rank, in), by name; rank 0 takes the adapter off.
         adapter_name: of the adapter.
         adjust_scaling: keep every layer's scale although its rank changes; else alpha stays.
 
@@ -82,8 +86,11 @@ def write_factors(model: nn.Module, rows: dict[str, Tensor], adapter_name: str, 
     """
     config: Any = lora_config(model, adapter_name)
     layers = _all_lora_layers(model, adapter_name)
-    patterns: dict[str, dict[str, Any]] = {"rank": {}, "alpha": {}}
-    kept = []
+    patterns: dict[str, dict[str, Any]] = {
+        "rank": _of_parameters(config.rank_pattern, model, adapter_name),
+        "alpha": _of_parameters(config.alpha_pattern, model, adapter_name),
+    }
+    kept, left = [], []
     for name, layer in layers.items():
         short = name.removeprefix(PREFIX)
         A = rows.get(name)
@@ -91,8 +98,14 @@ def write_factors(model: nn.Module, rows: dict[str, Tensor], adapter_name: str, 
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
             continue
-        kept.append(short)
         _resize(layer, adapter_name, A, config, adjust_scaling)
+        if isinstance(layer, ParamWrapper):
+            if count := write_experts(name, layer, adapter_name, rows):
+                left.append(f"'{name}', {count} of {layer.num_experts} experts")
+            continue
+        kept.append(short)
+        if A is None:
+            left.append(f"'{name}'")
         rank, alpha = layer.r[adapter_name], layer.lora_alpha[adapter_name]
         if rank != config.r:
             patterns["rank"][short] = rank
@@ -100,11 +113,11 @@ def write_factors(model: nn.Module, rows: dict[str, Tensor], adapter_name: str, 
             patterns["alpha"][short] = alpha
     config.rank_pattern, config.alpha_pattern = patterns["rank"], patterns["alpha"]
     setattr(model, WRITTEN, {adapter_name: dict(patterns["rank"])})
-    if len(kept) < len(layers):
+    if len(kept) < sum(not isinstance(layer, ParamWrapper) for layer in layers.values()):
         config.target_modules = sorted(kept)
-    if left := [name for name in layers if name not in rows]:
+    if left:
         warnings.warn(
-            f"{len(left)} LoRA layers keep their random initialisation, for example '{left[0]}': they are no linear "
+            f"{len(left)} LoRA layers keep their random initialisation, for example {left[0]}: they are no linear "
             "layers, or received too few rows (an expert that was seldom chosen)",
             stacklevel=3,
         )
@@ -145,7 +158,17 @@ def _all_lora_layers(model: nn.Module, adapter_name: str) -> dict[str, Any]:
     return {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and adapter_name in m.r}
 
 
+def _of_parameters(pattern: dict[str, Any] | None, model: nn.Module, adapter_name: str) -> dict[str, Any]:
+    """What a pattern of ranks or alphas says of layers on parameters."""
+    names = [f"{name}.{layer.parameter_name}" for name, layer in parameter_layers(model, adapter_name)]
+    names = [name.removeprefix(PREFIX).replace(".base_layer", "") for name in names]
+    found = {get_pattern_key(list(pattern or {}), name) for name in names}
+    return {key: value for key, value in (pattern or {}).items() if key in found}
+
+
 def _is_linear(name: str, layer: Any) -> bool:
+    if isinstance(layer, ParamWrapper):
+        return False
     try:
         input_width(name, layer)
     except EvaError:
