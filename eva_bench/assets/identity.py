@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import sys
+import sysconfig
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,15 +23,20 @@ from eva_bench.system.frozen import Frozen
 
 def cached_sha256(path: Path, runs_dir: str) -> str:
     """SHA-256 of a large file, remembered by path, size, inode and both times (tools can set one of them)."""
-    cache_file = Path(runs_dir) / "cache" / "digests.json"
     stat = path.stat()
     key = f"{path.resolve()}|{stat.st_size}|{stat.st_ino}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+    return _remembered(key, lambda: sha256_of(path), runs_dir)
+
+
+def _remembered(key: str, compute: Callable[[], str], runs_dir: str) -> str:
+    """A checksum that was computed for this key before, or now."""
+    cache_file = Path(runs_dir) / "cache" / "digests.json"
     try:
         known = dict(read_sealed(cache_file))
     except (OSError, ValueError, TypeError):
         known = {}  # absent or damaged: computed again
     if key not in known:
-        known[key] = sha256_of(path)
+        known[key] = compute()
         with contextlib.suppress(OSError):  # only a cache: a read-only folder costs time, not the run
             write_sealed(cache_file, known)
     return known[key]
@@ -137,9 +145,19 @@ def model_identity(model: ModelSource, runs_dir: str) -> ModelIdentity:
 
 
 @cache
-def _generated_sha256(generator: str, subset: str | None) -> str:
-    """Checksum of the rows that a generator makes: once per process, a suite asks for every cell."""
-    return importlib.import_module(generator).fingerprint(*([subset] if subset else []))
+def _generated_sha256(generator: str, subset: str | None, runs_dir: str) -> str:
+    """Checksum of the rows that a generator makes: once per process, a suite asks for every cell.
+
+    It is remembered as long as the code of the generator's package and the installed packages stay the same.
+    """
+    package = Path(next(iter(importlib.import_module(generator.partition(".")[0]).__path__)))
+    code = [[str(file.relative_to(package)), sha256_of(file)] for file in sorted(package.rglob("*.py"))]
+    installed = Path(sysconfig.get_path("purelib"))  # its time changes with whatever is installed or removed
+    environment = [sys.version, str(installed), installed.stat().st_mtime_ns]
+    key = sha256_of(json.dumps([generator, subset, code, environment]))
+    return _remembered(
+        key, lambda: importlib.import_module(generator).fingerprint(*([subset] if subset else [])), runs_dir
+    )
 
 
 def data_identity(name: str, root: str | None, runs_dir: str) -> DataIdentity:
@@ -148,14 +166,14 @@ def data_identity(name: str, root: str | None, runs_dir: str) -> DataIdentity:
     Args:
         name: entry of tasks/manifest/.
         root: folder of local data sets; None for the mirror that `make fetch` fills.
-        runs_dir: where checksums of large files are remembered.
+        runs_dir: where checksums of large files and of generated rows are remembered.
 
     Raises:
         UserError: no such entry, or not on this machine.
     """
     info = entry(name)
     if "generator" in info:
-        return DataIdentity(name=name, sha256=_generated_sha256(info["generator"], info.get("subset")))
+        return DataIdentity(name=name, sha256=_generated_sha256(info["generator"], info.get("subset"), runs_dir))
     if "loader" in info:
         return DataIdentity(name=name, **importlib.import_module(info["loader"]).identity(info, name, root))
     found, pinned = {}, True

@@ -13,6 +13,8 @@ import copy
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -125,9 +127,14 @@ def _ours(config: DictConfig) -> DictConfig:
 
 def _plain_values(ours: DictConfig) -> dict[str, Any]:
     """No config node travels further than this. Raises UserError where a value is missing."""
-    if missing := sorted(OmegaConf.missing_keys(ours)):
-        raise UserError(f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line.")
-    settings = OmegaConf.to_container(ours, resolve=True)
+    try:
+        settings = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException:
+        if not (missing := sorted(OmegaConf.missing_keys(ours))):
+            raise
+        raise UserError(
+            f"No value for {', '.join(missing)}: the recipe does not set it; give it on the command line."
+        ) from None
     assert isinstance(settings, dict)
     return {str(name): value for name, value in settings.items()}
 
@@ -146,13 +153,23 @@ def _names_in_files(overrides: Sequence[str]) -> tuple[str, str, str, str] | Non
         return None
     if not all(_existing(group, [str(name)]) for group, name in (("scale", scale), ("task", task), ("method", method))):
         return None
-    content = yaml.safe_load((paths.CONF / "task" / f"{task}.yaml").read_text())
+    content = _content(paths.CONF / "task" / f"{task}.yaml")
     return scale, content["name"], content["family"], str(method)
 
 
 def _default_scale() -> str:
-    defaults = yaml.safe_load((paths.CONF / "config.yaml").read_text())["defaults"]
+    defaults = _content(paths.CONF / "config.yaml")["defaults"]
     return next(item["scale"] for item in defaults if isinstance(item, dict) and "scale" in item)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """A file of conf/, read once as long as it stays the same: a suite asks for every cell."""
+    return _read(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _read(file: Path, changed_ns: int) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text())
 
 
 def _existing(group: str, names: Sequence[str]) -> str | None:

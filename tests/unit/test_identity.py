@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from eva_bench.assets.identity import cached_sha256
+from eva_bench.assets import catalogue, identity
+from eva_bench.assets.identity import cached_sha256, data_identity
 from eva_bench.methods.base import Method
 from eva_bench.settings.build import build
 from eva_bench.settings.compose import compose_spec
@@ -78,3 +79,21 @@ def test_other_weights_of_the_same_size_and_time_stamp_are_noticed(replaced, tmp
     os.utime(file, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
     assert file.stat().st_mtime_ns == stamps.st_mtime_ns
     assert cached_sha256(file, str(tmp_path)) == hashlib.sha256(b"b" * 100).hexdigest()
+
+
+def test_generated_rows_are_made_again_when_the_code_of_their_generator_changes(tmp_path, monkeypatch):
+    package, calls = tmp_path / "made", tmp_path / "calls"
+    package.mkdir()
+    (package / "rows.py").write_text(
+        f"def fingerprint(subset):\n    open({str(calls)!r}, 'a').write(subset)\n    return subset * 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(catalogue, "manifest", lambda: {"rows": {"generator": "made.rows", "subset": "x"}})
+
+    def found() -> str:
+        identity._generated_sha256.cache_clear()  # as in another process
+        return data_identity("rows", None, str(tmp_path / "runs")).sha256
+
+    assert [found(), found()] == ["xx", "xx"] and calls.read_text() == "x"
+    (package / "templates.py").write_text("WORDS = ['other']\n")  # the rows may come from any module of the package
+    assert found() == "xx" and calls.read_text() == "xx"
