@@ -1,10 +1,10 @@
 """`make perf`: every figure, one after the other."""
 
-from perf import control, core, eva_init, parameters, probes, reliability, report, start_up, sweeps, vision
+from perf import control, core, eva_init, parameters, probes, reliability, report, start_up, sweeps, targets, vision
 
 
 def main() -> None:
-    """Run all of them; each writes its own files into results/bench."""
+    """Run all of them; each writes its own files into results/bench, and the last one all that have a target."""
     core.main()
     eva_init.main()
     start_up.main()
@@ -15,6 +15,7 @@ def main() -> None:
     control.main()
     report.main()
     reliability.main()
+    targets.main()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from eva_bench.system.files import write_atomically
 from eva_bench.system.paths import RESULTS
 
 FOLDER = RESULTS / "bench"
+WORK = ("eval_before", "init", "train", "eval")  # phases of a run that are its work and not overhead
 
 
 def figure(value: float, unit: str, target: str = "-", **details: Any) -> dict[str, Any]:
