@@ -12,7 +12,7 @@ from typing import Any
 
 from perf import page
 
-FIGURES = ("core", "sweeps", "vision", "control", "report")  # files of {figure: {value, unit, target}}
+FIGURES = ("core", "probes", "sweeps", "vision", "control", "report")  # files of {figure: {value, unit, target}}
 OVER_FORWARD = {384: 1.2, 512: 1.2, 2048: 1.1}  # in bf16, by width
 NOTE = """
 `no`: [docs/decisions.md](../../docs/decisions.md) says what was tried. The pages of the first column have all figures.
@@ -27,6 +27,10 @@ def rows(folder: Path = page.FOLDER) -> list[dict[str, Any]]:
         for figure, facts in _read(folder, name).items():
             found.append((name, figure, facts["value"], facts["unit"], facts["target"]))
     found += _eva(_read(folder, "eva_init"))
+    for line in _read(folder, "start_up"):
+        if bound(line["target"]):
+            facts = (float(line["times the passes"]), "x", line["target"])
+            found.append(("start_up", f"initialisation of {line['method']} over its passes", *facts))
     return [
         {"page": f"[{name}]({name}.md)", "figure": figure, "measured": f"{value} {unit}".strip(), "target": target,
          "met": "yes" if met(value, target) else "no"}
@@ -73,7 +77,7 @@ def _eva(measured: dict[str, Any]) -> list[tuple[str, str, float, str, str]]:
     return [("eva_init", figure, round(value, 4), unit, target) for figure, value, unit, target in found]
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
+def _read(folder: Path, name: str) -> Any:
     file = folder / f"{name}.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 
