@@ -79,7 +79,8 @@ class Model:
             The difference, without interval where a method has one seed only; None where one lacks a family.
         """
         wanted = list(self.scores) if families is None else list(families)
-        if not wanted or any(not {ours, theirs} <= {s.method for s in self.scores[name]} for name in wanted):
+        present = [{score.method for score in self.scores.get(name, ())} for name in wanted]
+        if not wanted or not all({ours, theirs} <= methods for methods in present):
             return None
         fits = [self.fits[name] for name in wanted]
         if any(found is None or min(found.seeds[ours], found.seeds[theirs]) < 2 for found in fits):

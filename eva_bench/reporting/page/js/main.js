@@ -43,6 +43,7 @@ async function draw() {
   if (active) page.querySelector(`[name="${CSS.escape(active)}"]`)?.focus();
   document.querySelectorAll("nav a").forEach((link) => (link.dataset.view === name ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current")));
   document.body.dataset.ready = String(number);
+  performance.mark("drawn");
 }
 
 const nav = byId("nav");
