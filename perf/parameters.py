@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import mean
 
 import torch
+from omegaconf import DictConfig
 
 from eva_bench import models
 from eva_bench.methods.base import Method
@@ -51,10 +53,19 @@ The value of `adapter.rank` at which a method's count is nearest to LoRA's at th
 """
 
 
+COMPOSED: dict[tuple[str, ...], DictConfig] = {}  # kept, because composing takes longer than counting
+
+
+@cache
 def settings_of(cell: str, method: str, rank: int | None = None) -> Settings:
     """The settings of a method in a cell, at the recipe's rank or at another."""
-    values = ["train.lr=1", *([] if rank is None else [f"adapter.rank={rank}"])]
-    return to_settings(compose_settings([f"method={method}", *cell.split(), *values]))
+    if (method, rank) == ("lora", None):
+        return to_settings(compose_settings(["method=lora", *cell.split(), "train.lr=1"]))
+    recipe = settings_of(cell, "lora")
+    adapter = recipe.adapter.model_copy(update={} if rank is None else {"rank": rank})
+    values = [f"adapter.rank={adapter.rank}", f"adapter.alpha={adapter.alpha}", "train.lr=1"]
+    composed = to_settings(compose_settings([f"method={method}", "task=gsm8k", *values], COMPOSED))
+    return recipe.model_copy(update={"method": composed.method, "adapter": adapter})
 
 
 def by_shape(settings: Settings, bundle: ModelBundle) -> int | None:

@@ -1,7 +1,7 @@
 """What the initial factors of each method cost beside the passes through the model that they are made of.
 
-Seconds are those that one thread computes, medians of repetitions in turn, so that other work on the machine moves them
-little. Memory is the growth of the process's peak beside that of the passes alone.
+Seconds are those that one thread computes, medians of repetitions after a first one, so that other work on the machine
+moves them little. Memory is the growth of the process's peak beside that of the passes alone.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from eva_bench.assets.catalogue import load_rows
 from eva_bench.methods.base import Method
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.settings.build import build
-from eva_bench.settings.compose import compose_spec
+from eva_bench.settings.compose import compose_settings, compose_spec, to_settings
 from eva_bench.system.meter import Meter
 from eva_bench.system.paths import choices
 from eva_bench.task import Calibration, Task
 from perf import page
 
-TASK, REPEATS = "gsm8k", 3
+TASK, REPEATS = "gsm8k", 2
 TARGETS = {"lora_ga": 1.5, "lora_ga_peft": 1.5, "lora_one": 1.5, "corda_ipm": 1.5}  # times the passes
 
 
-def calibrated(method: str) -> tuple[Method, ModelBundle, Calibration]:
-    """A method, the pocket language model and its calibration batches."""
-    spec = compose_spec([f"method={method}", f"task={TASK}", "tracking=off", "train.lr=1"])
+def calibrated() -> tuple[ModelBundle, Calibration]:
+    """The pocket language model and its calibration batches."""
+    spec = compose_spec(["method=lora", f"task={TASK}", "tracking=off"])
     task = build(spec.task, Task)
     bundle = models.load(spec.model, spec.data, "cpu", task.outputs)
+    bundle.module.requires_grad_(False)
     dataset = spec.identity.train_data.name
     examples = task.train_data(load_rows(dataset, "train"), dataset, bundle, spec.data, spec.train).examples
-    return build(spec.method, Method), bundle, Calibration(task, bundle, examples, spec.calibration, 0)
+    return bundle, Calibration(task, bundle, examples, spec.calibration, 0)
 
 
 def passes(method: Method, bundle: ModelBundle, calibration: Calibration, batches: int) -> None:
@@ -61,10 +62,10 @@ def timed(work: Callable[[], object]) -> tuple[float, int]:
     return time.process_time() - start, meter.phases["work"].peak_bytes
 
 
-def row(name: str) -> dict[str, str]:
+def row(name: str, bundle: ModelBundle, calibration: Calibration) -> dict[str, str]:
     """A line of the table."""
-    method, bundle, calibration = calibrated(name)
-    bundle.module.requires_grad_(False)
+    settings = to_settings(compose_settings([f"method={name}", f"task={TASK}", "train.lr=1"]))
+    method = build(settings.method, Method)
     facts = method.initialise(bundle, calibration, 0).facts  # warms up, too
     batches = int(facts.get("batches", 0)) if method.uses_data else 0
     costs = [timed(lambda: method.initialise(bundle, calibration, 0)) for _ in range(REPEATS)]
@@ -83,7 +84,8 @@ def row(name: str) -> dict[str, str]:
 def main(folder: Path = page.FOLDER) -> None:
     """Measure every method and write results/bench/start_up.{json,md}."""
     torch.set_num_threads(1)
-    rows = [row(name) for name in choices("method")]
+    bundle, calibration = calibrated()
+    rows = [row(name, bundle, calibration) for name in choices("method")]
     note = f"Pocket language model, {TASK}'s stand-in. {' '.join((__doc__ or '').split())}\n"
     note += "HRP's passes are without the steps of its optimiser."
     page.write_rows("start_up", "Start-up cost of the methods", rows, note, folder)

@@ -25,6 +25,7 @@ from eva_bench.system.files import write_atomically
 from eva_bench.system.progress import say
 
 DRAWS = 2000
+WAITING = "Not answered yet."
 BASELINE, WHOLE = "lora", "full"
 # The methods that start in a subspace, and the share of their update within it on the side of the inputs.
 SUBSPACES = {"eva": "eva_in", "eva_rho1": "eva_in", "pissa": "pissa_in", "sorsa": "pissa_in", "milora": "milora_in"}
@@ -173,7 +174,7 @@ def page(trainings: Sequence[Training], asked: Study) -> str:
 
 def forgetting(trainings: Sequence[Training], asked: Study) -> list[str]:
     """Does LoRA forget less at equal score?"""
-    rows = []
+    rows, answer = [], WAITING
     for method in asked.methods:
         raw = difference(trainings, "forgetting", method, WHOLE, asked.seeds) if method != WHOLE else None
         pair = [t for t in trainings if t.method in (method, WHOLE)]
@@ -189,7 +190,7 @@ def intruders(trainings: Sequence[Training], asked: Study) -> list[str]:
     """Do intruders predict forgetting?"""
     measure = "intruders/intruders"
     found = bootstrap(trainings, lambda some: rank_correlation(some, measure, "forgetting"), asked.seeds)
-    answer = "Not answered yet." if found is None else (
+    answer = WAITING if found is None else (
         f"Spearman's correlation of their number with forgetting, over trainings within each task: {found}."
     )  # fmt: skip
     rows = [[method, *means(trainings, method, measure, "forgetting")] for method in asked.methods]
@@ -201,7 +202,7 @@ def variation(trainings: Sequence[Training], asked: Study) -> list[str]:
     names = [f"variation/mean_{name}" for name in ("vectors", "matched", "values")]
     known = {m: by_seed(trainings, m, names[0]) for m in asked.methods}
     order = sorted((m for m in known if len(known[m]) >= asked.seeds), key=lambda m: mean(known[m].values()))
-    answer = "Not answered yet."
+    answer = WAITING
     if len(order) > 1:
         gap = difference(trainings, names[0], order[1], order[0], asked.seeds)
         sure = "significantly" if gap and gap.sign > 0 else "not significantly"
@@ -222,7 +223,7 @@ def place(trainings: Sequence[Training], asked: Study) -> list[str]:
     rows = [[method, *means(trainings, method, *names)] for method in asked.methods]
     header = ["method", "in EVA's directions", "in PiSSA's", "in MiLoRA's", "by chance"]
     title = "## Does the initialisation decide where the update lives after training?"
-    return [title, "\n".join(said) or "Not answered yet.", _table(header, rows)]
+    return [title, "\n".join(said) or WAITING, _table(header, rows)]
 
 
 def means(trainings: Sequence[Training], method: str, *measures: str) -> list[str]:
@@ -236,7 +237,7 @@ def means(trainings: Sequence[Training], method: str, *measures: str) -> list[st
 
 def _direction(found: Interval | None, below: str, above: str) -> str:
     if found is None:
-        return "Not answered yet."
+        return WAITING
     return f"{('No significant difference', above.capitalize(), below.capitalize())[found.sign]}: {found} points."
 
 

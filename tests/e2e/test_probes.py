@@ -96,3 +96,19 @@ def test_a_run_whose_adapter_is_gone(runs, folder, tmp_path, capsys):
     given = ["intruders", f"run={runs[0]}", "snapshots=true", f"runs_dir={tmp_path}", f"results_dir={tmp_path}"]
     assert probes.main(given) == 2
     assert "has no snapshots" in capsys.readouterr().err
+
+
+def test_a_study_of_all_runs_continues_and_its_answers_wait_for_seeds(runs, folder, capsys):
+    file = folder / "mine.yaml"
+    file.write_text("{scale: pocket, tasks: [vtab1k/dtd], methods: [full, pissa], seeds: 5, probes: {variation: []}}")
+    given = [f"file={file}", "private=true"]
+    assert probe(folder, "study", *given, "force=true") == 0
+    assert set(runs) <= set(results(folder, "variation"))
+    capsys.readouterr()
+    assert probe(folder, "study", *given) == 0
+    assert "3 runs, 3 results, 0 of them to do" in capsys.readouterr().out
+    assert probes.main(["answers", *given, f"results_dir={folder / 'results'}"]) == 0
+    page = (folder / "results" / "probes" / "answers.md").read_text()
+    assert page.count("Not answered yet.") == 4 and "| pissa |" in page
+    assert probe(folder, "study", f"file={file}") == 2
+    assert "No finished run" in capsys.readouterr().err
