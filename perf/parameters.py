@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from dataclasses import replace
 from functools import cache
@@ -105,8 +106,13 @@ def recorded() -> dict[tuple[str, str, int], float]:
 def matched(cell: str, method: str, bundle: ModelBundle, count: float, wanted: int) -> str:
     """The rank at which a method trains about as many numbers as LoRA, and what is then left between them."""
     rank = settings_of(cell, method).adapter.rank
+    more = by_shape(settings_of(cell, method, rank + 1), bundle)
+    if more is None or more == count:
+        return "none"
+    most = min(min(weight_matrix(bundle.module.get_submodule(name)).shape) for name in bundle.targets)
+    wished = math.floor(rank + (wanted - count) / (more - count))  # heads and biases do not grow with the rank
     best, found = rank, count
-    for r in {max(1, round(rank * wanted / count) + step) for step in (-1, 0, 1)} - {rank}:
+    for r in {min(most, max(1, wished + step)) for step in (0, 1)} - {rank}:
         other = by_shape(settings_of(cell, method, r), bundle)
         if other is not None and abs(other - wanted) < abs(found - wanted):
             best, found = r, other
