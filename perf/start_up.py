@@ -1,7 +1,7 @@
 """What the initial factors of each method cost beside the passes through the model that they are made of.
 
-Seconds are those that one thread computes, medians of repetitions after a first one, so that other work on the machine
-moves them little. Memory is the growth of the process's peak beside that of the passes alone.
+Seconds are those that one thread computes, measured after a first time that does not count, so that other work
+on the machine moves them little. Memory is the growth of the process's peak beside that of the passes alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -22,10 +21,11 @@ from eva_bench.settings.build import build
 from eva_bench.settings.compose import compose_settings, compose_spec, to_settings
 from eva_bench.system.meter import Meter
 from eva_bench.system.paths import choices
+from eva_bench.system.progress import say
 from eva_bench.task import Calibration, Task
 from perf import page
 
-TASK, REPEATS = "gsm8k", 2
+TASK = "gsm8k"
 TARGETS = {"lora_ga": 1.5, "lora_ga_peft": 1.5, "lora_one": 1.5, "corda_ipm": 1.5}  # times the passes
 
 
@@ -68,16 +68,14 @@ def row(name: str, bundle: ModelBundle, calibration: Calibration) -> dict[str, s
     method = build(settings.method, Method)
     facts = method.initialise(bundle, calibration, 0).facts  # warms up, too
     batches = int(facts.get("batches", 0)) if method.uses_data else 0
-    costs = [timed(lambda: method.initialise(bundle, calibration, 0)) for _ in range(REPEATS)]
-    alone = [timed(lambda: passes(method, bundle, calibration, batches)) for _ in range(REPEATS)] if batches else []
-    seconds = median(cost for cost, _ in costs)
+    seconds, peak = timed(lambda: method.initialise(bundle, calibration, 0))
+    through, least = timed(lambda: passes(method, bundle, calibration, batches))
     line = {"method": name, "batches": str(batches or "-"), "seconds": f"{seconds:.2f}"}
-    through = median(cost for cost, _ in alone) if alone else 0.0
-    line["its passes alone, s"] = f"{through:.2f}" if alone else "-"
-    line["times the passes"] = f"{seconds / through:.2f}" if alone else "-"
+    line["its passes alone, s"] = f"{through:.2f}" if batches else "-"
+    line["times the passes"] = f"{seconds / through:.2f}" if batches else "-"
     line["target"] = f"<= {TARGETS[name]}" if name in TARGETS else "-"
-    more = max(peak for _, peak in costs) - max((peak for _, peak in alone), default=0)
-    line["MB beside the passes"] = f"{max(0, more) / 1e6:.0f}" if alone else "-"
+    line["MB beside the passes"] = f"{max(0, peak - least) / 1e6:.0f}" if batches else "-"
+    say(" ".join(line.values()))
     return line
 
 
