@@ -12,7 +12,7 @@ GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$
 UNKNOWN := $(filter-out ARGS SUITE TASK SCALE MODEL DATA PYTHON VENV,$(GIVEN))
 $(if $(UNKNOWN),$(error unknown: $(UNKNOWN). Settings of a command go into ARGS, as in: make tables ARGS="results_dir=mine"))
 
-.PHONY: help setup run test matrix lint perf gpu-check benchmark fetch tables claims probes figures report pretrain select check-tables clean status submit retry wandb-sync test-faults
+.PHONY: help setup run test matrix lint perf gpu-check benchmark fetch tables claims probes figures report screen pretrain select check-tables clean status submit retry wandb-sync test-faults
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ probes: $(READY)  ## What fine-tuning did to a model: make probes ARGS="intruder
 
 report: $(READY)  ## One page to look at, from the records: results/report/index.html
 	$(PY) -m eva_bench.reporting.page $(ARGS)
+
+screen: report  ## The report's first screen as the picture in the README: docs/img/report.png (needs Chromium)
+	$(PY) -m tests.first_screen
 
 claims: $(READY)  ## Claims of the literature with verdicts from the records: docs/claims.md
 	$(PY) -m eva_bench.reporting.claims $(ARGS)

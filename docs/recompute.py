@@ -28,6 +28,7 @@ PROBES = {}  # probe, run -> summary
 for path in (RESULTS / "probes").glob("*/*.json"):
     found = json.loads(path.read_text())
     PROBES[found["probe"], "--".join(found["subjects"])] = found["summary"]
+WHEN = ("metrics", "metrics_before")
 PROBED = {"intruders": "intruders", "curvature": "largest", "variation": "mean_vectors"}
 FAMILY = {run["spec"]["task"]["name"]: run["spec"]["task"]["family"] for run in RUNS}
 
@@ -45,12 +46,12 @@ def changed(run):
     return {key for key in given - CELL if setting(run, key) is not None}
 
 
-def runs_of(side, task, stage, free=()):
+def runs_of(side, task, stage, free=(), status="ok"):
     """Runs of a method and its settings that change nothing else, oldest first."""
     wanted = side.get("settings", {})
     found = [
         run
-        for run in CELLS[task, side["method"], stage, "ok"]
+        for run in CELLS[task, side["method"], stage, status]
         if changed(run) <= {*wanted, *free} and all(setting(run, key) == value for key, value in wanted.items())
     ]
     return sorted(found, key=lambda run: run["finished"] or "")
@@ -79,25 +80,35 @@ def measured(run, column, measure):
     if measure == "learning_rate":
         return run["spec"]["train"]["lr"]
     if measure == "forgetting":
-        before, after = (run[when].get("forgetting/loss") for when in ("metrics_before", "metrics"))
+        after, before = (run[when].get("forgetting/loss") for when in WHEN)
         return np.log(after / before) if before and after and np.isfinite(after) else None
     if measure == "early_loss":
         return np.mean([point[1] for point in run["curve"] if point[0] <= run["steps"] / 4])
     return run["metrics"].get(measure or column.get("metric") or run["spec"]["task"]["primary"])
 
 
+def lowest(runs, column):
+    """What a failed run counts as: the lowest score of any run, or of the untouched model."""
+    scores = [r[when].get(column.get("metric") or r["spec"]["task"]["primary"]) for r in runs for when in WHEN]
+    return min((score for score in scores if score is not None), default=None)
+
+
 def tells(column):
     """Whether a task tells methods apart: reliability, ceiling and floor (results/tables/tasks-pocket.md)."""
     cells = [runs_of({"method": method}, column["task"], "final") for method in TABLES["overall"]["methods"]]
+    failed = [runs_of({"method": m}, column["task"], "final", (), "failed") for m in TABLES["overall"]["methods"]]
+    worst = lowest([run for cell in cells for run in cell], column)
     scores = [[measured(run, column, None) for run in cell] for cell in cells]
+    scores = [found + [worst] * len(lost) for found, lost in zip(scores, failed, strict=True)]
     if min(map(len, scores)) < 2:
         return True
     means, sizes = [np.mean(found) for found in scores], np.array([len(found) for found in scores])
     noise = sum((len(found) - 1) * np.var(found, ddof=1) for found in scores) / (sizes - 1).sum()
-    metric = column.get("metric") or cells[0][0]["spec"]["task"]["primary"]
+    metric = column.get("metric") or next(r for cell in cells for r in cell)["spec"]["task"]["primary"]
     one = {run["spec"]["seed"]: run for cell in cells for run in cell}
     before = np.mean([run["metrics_before"].get(metric, 0) for run in one.values()])
-    constant = max(run["metrics"].get("/".join([*metric.split("/")[:-1], "majority"]), 0) for run in one.values())
+    majority = "/".join([*metric.split("/")[:-1], "majority"])
+    constant = np.mean([run["metrics"].get(majority, 0) for run in one.values()])
     ceiling = np.mean([run["metrics"].get(f"expert_{metric}", 1) for run in one.values()])
     away = max(before, constant) + 0.02 < max(means) and min(means) < ceiling - 0.02
     return bool(away and noise * np.mean(1 / sizes) <= 0.2 * np.var(means, ddof=1))
@@ -131,6 +142,11 @@ def difference(statement, ours, theirs, level=0.95):
             runs = [r for r in at_best_rate(tried) if r["spec"]["task"]["name"] == column["task"]]
         values = {r["spec"]["seed"]: (r["train_id"], measured(r, column, measure)) for r in runs}
         cells[i, j] = {seed: pair for seed, pair in values.items() if pair[1] is not None}
+    for j, column in enumerate([] if measure else columns):
+        worst = lowest([r for side in sides for r in runs_of(side, column["task"], stage)], column)
+        for i, side in enumerate(sides):
+            for r in runs_of(side, column["task"], stage, (), "failed") if worst is not None else ():
+                cells[i, j][r["spec"]["seed"]] = (r["train_id"], worst)
     rows = [i for i in range(len(sides)) if all(cells[i, j] for j in range(len(columns)))]
     if not columns or not {0, 1} <= set(rows):
         return None
