@@ -10,6 +10,7 @@ from eva_bench.methods.layer import Factors
 from eva_bench.methods.svd import truncated_svd
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import weight_matrix
+from eva_bench.models.sharding import whole
 
 
 @method_config
@@ -39,7 +40,7 @@ class SVFit(Method):
         factors = {}
         limit = None if self.rank == "full" else self.rank
         for index, name, layer in each_target(bundle, limit, "singular values"):
-            weight = weight_matrix(layer)
+            weight = whole(weight_matrix(layer))
             rank = limit or min(weight.shape)
             U, _, V = truncated_svd(weight, rank, method=self.svd, seed=seed + index)
             factors[name] = Factors(A=V, B=U, s=torch.zeros(rank), scale=1.0)

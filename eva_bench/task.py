@@ -181,6 +181,7 @@ class Calibration:
     Args:
         settings: examples of a batch, and how many are read at most.
         share: number of this process and of all that share the batches; each takes its own.
+        even: all processes take equally many, and the few batches that are left are not read.
     """
 
     def __init__(
@@ -191,8 +192,9 @@ class Calibration:
         settings: CalibrationSettings,
         seed: int,
         share: tuple[int, int] = (0, 1),
+        even: bool = False,
     ):
-        self.first, self.step = share
+        self.first, self.step, self.even = *share, even
         self.task, self.bundle, self.examples, self.batch_size = task, bundle, examples, settings.batch_size
         generator = torch.Generator().manual_seed(seed)
         self.order = torch.randperm(len(examples), generator=generator)[: settings.rows].tolist()
@@ -201,7 +203,9 @@ class Calibration:
         return len(self._starts())
 
     def _starts(self) -> range:
-        return range(0, len(self.order), self.batch_size)[self.first :: self.step]
+        starts = range(0, len(self.order), self.batch_size)
+        most = len(starts) // self.step * self.step if self.even else len(starts)
+        return starts[self.first : most : self.step]
 
     def __iter__(self) -> Iterator[Batch]:
         for start in self._starts():

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 import yaml
 
 from eva_bench.models.bundle import ModelBundle
+from eva_bench.models.sharding import inference
 from eva_bench.system.paths import HARNESS
 from eva_bench.task import Evaluation
 from tasks.samples import answer_rows
@@ -145,7 +145,7 @@ def _run_chunk(lm, tasks: dict[str, tuple[dict, Sequence[dict]]]) -> dict[str, l
     def configured(config: dict, docs: Sequence[dict]) -> ConfigurableTask:
         return ConfigurableTask(config=config | {"custom_dataset": lambda **_: {"test": Dataset.from_list(list(docs))}})
 
-    with torch.inference_mode():
+    with inference(lm.model):
         results = evaluate(
             lm, {name: configured(*task) for name, task in tasks.items()}, bootstrap_iters=0, log_samples=True
         )

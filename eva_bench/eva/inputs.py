@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
@@ -80,7 +81,8 @@ class InputTap:
 
     def __init__(self, module: nn.Module, targets: Sequence[str], stop_early: bool = True, share: bool = True):
         self.module, self.share = module, share
-        self.stop_early = stop_early and not any(hasattr(part, "_hf_hook") for part in module.modules())
+        moving = any(hasattr(part, "_hf_hook") or isinstance(part, FSDPModule) for part in module.modules())
+        self.stop_early = stop_early and not moving
         self.layers = {name: _submodule(module, name) for name in targets}
         self.widths = {name: input_width(name, layer) for name, layer in self.layers.items()}
         self.groups: dict[str, str] = {}  # layer -> leader of its group, filled as layers run

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from eva_bench.methods.layer import Adapter, Factors
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import weight_matrix
+from eva_bench.models.sharding import whole
 from eva_bench.settings.schema import TrainSettings
 from eva_bench.system.errors import UserError
 from eva_bench.system.progress import Bar
@@ -245,7 +246,7 @@ class WeightMethod(LowRankMethod):
         """The factors of each layer from its weight; see `Method.initialise`."""
         factors = {}
         for index, name, layer in each_target(bundle, self.rank, self.title):
-            factors[name] = self.layer_factors(weight_matrix(layer).detach(), seed, index)
+            factors[name] = self.layer_factors(whole(weight_matrix(layer)).detach(), seed, index)
         return Initialisation(factors=factors)
 
     @abstractmethod

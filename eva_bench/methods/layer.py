@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from eva_bench.models.linear import weight_matrix
+from eva_bench.models.sharding import is_split
 from eva_bench.system.progress import warn
 
 
@@ -255,9 +256,11 @@ class Adapter:
         """Inside the block float32 layers carry their update in the weight: the same function, faster.
 
         Lower precisions stay unmerged, because rounding W0 + delta to bf16 loses small updates. What the weights were
-        is kept in the memory of the host, so that the device holds every weight once.
+        is kept in the memory of the host, so that the device holds every weight once. Nor are weights merged that are
+        split among processes.
         """
-        changed = [layer for layer in self.layers.values() if layer.base.weight.dtype == torch.float32]
+        float32 = [layer for layer in self.layers.values() if layer.base.weight.dtype == torch.float32]
+        changed = [] if is_split(self.module) else float32
         with torch.no_grad():
             for layer in changed:
                 own_weight(self.module, layer.base)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from eva_bench.system.processes import distributed
 
 if TYPE_CHECKING:  # torch is loaded with a model, not with this package; and EVA for PEFT needs no settings
     import torch
@@ -31,12 +33,21 @@ def load(
         seed: of the generator that a new head is initialised from; torch's global generator is not used.
 
     Returns:
-        The model, its tokenizer or transform, and the layers to adapt.
+        The model, its tokenizer or transform, and the layers to adapt; split among the processes of the job where
+        `model.sharded` says so.
 
     Raises:
         UserError: not on this machine, broken, or not what its configuration says.
     """
-    return _module(model.kind).load(model, data, device, outputs, seed)
+    read = _module(model.kind).load
+    if not (model.sharded and distributed()):
+        return cast("ModelBundle", read(model, data, device, outputs, seed))
+    sharding = _module("sharding")  # its processes read one after the other: each holds all weights for a while
+
+    def part() -> ModelBundle:
+        return cast("ModelBundle", sharding.split(read(model, data, "cpu", outputs, seed), device))
+
+    return cast("ModelBundle", sharding.in_turn(part))
 
 
 def skeleton(model: ModelSettings, data: DataSettings, outputs: int | None = None) -> ModelBundle:

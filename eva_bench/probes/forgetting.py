@@ -21,6 +21,7 @@ from eva_bench.assets.catalogue import entry, load_rows
 from eva_bench.models.batches import IGNORED_LABEL
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.classifier import context_length, find_head
+from eva_bench.models.sharding import inference
 from eva_bench.system.paths import ROOT
 from eva_bench.system.progress import Bar
 
@@ -33,7 +34,6 @@ MASKED = 0.15  # share of the tokens of a text that an encoder has to restore (B
 Rows = Sequence[dict[str, Any]]
 
 
-@torch.inference_mode()
 def measure(bundle: ModelBundle, dataset: str, folder: Path, root: str | None = None) -> dict[str, float]:
     """Loss and, where there is one, score of a model as it is, with `forgetting/` before their names.
 
@@ -52,7 +52,9 @@ def measure(bundle: ModelBundle, dataset: str, folder: Path, root: str | None = 
     """
     rows = load_rows(dataset, "test", root)
     ask = {"language": _next_tokens, "classifier": _masked_words, "vision": _scenes, "decision": _actions}[bundle.kind]
-    return {f"{PREFIX}{name}": value for name, value in ask(bundle, rows, dataset, folder).items()}
+    with inference(bundle.module):
+        found = ask(bundle, rows, dataset, folder)
+    return {f"{PREFIX}{name}": value for name, value in found.items()}
 
 
 def _next_tokens(bundle: ModelBundle, rows: Rows, dataset: str, folder: Path) -> dict[str, float]:

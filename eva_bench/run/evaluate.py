@@ -34,7 +34,7 @@ def answers(
         samples_file: JSON lines; what it holds of an interrupted evaluation is not answered again by one process alone.
         progress: called with (done, total) of this process's rows.
     """
-    share = together.share(len(rows))
+    share = together.share(len(rows), spec.model.sharded)
     file = samples_file
     if distributed():
         file = samples_file.with_name(f"share-{samples_file.name}")
@@ -48,7 +48,8 @@ def answers(
     mine, _ = memory.in_halves(answer, spec.eval.batch_size, "eval.batch_size")
     if not distributed():
         return mine
-    samples = together.gathered([sample | {"row": share.start + i} for i, sample in enumerate(mine)], len(rows))
+    numbered = [sample | {"row": share.start + i} for i, sample in enumerate(mine)]
+    samples = together.gathered(numbered, len(rows), spec.model.sharded)
     if is_main_process():
         write_atomically(samples_file, "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
     file.unlink(missing_ok=True)
@@ -67,14 +68,14 @@ def reference_loss(
     examples = task.reference_examples(rows, dataset, bundle, spec.data)
     if not examples:
         return None
-    share = together.share(len(examples))
+    share = together.share(len(examples), spec.model.sharded)
 
     def measure(batch_size: int) -> tuple[float, int]:
         with _precision(bundle, spec):
             return loss_sum(task, bundle, examples[share], batch_size, progress)
 
     parts, _ = memory.in_halves(measure, spec.eval.batch_size, "eval.batch_size")
-    found = together.gathered([parts], len(examples))
+    found = together.gathered([parts], len(examples), spec.model.sharded)
     return sum(total for total, _ in found) / max(sum(count for _, count in found), 1)
 
 

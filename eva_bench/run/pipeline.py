@@ -52,7 +52,7 @@ def execute(run: Run) -> None:
         data = _encoded(run, train_rows, bundle)
         outcome.model, outcome.data = bundle.origin, data.facts
     run.tracker.start(spec.run_id, spec.what(), *group_and_tags(spec, spec.origins))
-    if is_main_process():
+    if is_main_process() and not spec.model.sharded:  # which would compute a batch alone
         say(outlook(spec, run.store, run.task, bundle, data.examples, len(eval_rows.rows)))
 
     with meter.phase("eval_before"):
@@ -125,7 +125,7 @@ def _retained_before(run: Run, bundle: ModelBundle) -> dict[str, float]:
     dataset = pretraining_data(spec.model.name)
     key = fingerprint([what(spec.model), spec.identity.model.sha256, dataset, spec.data.image_size, spec.protocol])
     file = run.caches / "before" / cached_name(f"pretraining-{key[:16]}").replace(".safetensors", ".json")
-    known = None if spec.where.force else cache.load_metrics(file)
+    known = together.of_first(None if spec.where.force else cache.load_metrics(file))
     if known is None:
         known = _retained(run, bundle)
         if known:  # data that is not here today may be tomorrow
@@ -200,7 +200,8 @@ def _initialise(run: Run, bundle: ModelBundle, data: TrainData) -> Adapter:
     if initial is None:
         seed = stream_seed(spec.seed, "calibration_order")
         share = together.place() if run.method.shares_batches else (0, 1)
-        calibration = Calibration(run.task, bundle, data.examples, spec.calibration, seed, share)
+        even = spec.model.sharded
+        calibration = Calibration(run.task, bundle, data.examples, spec.calibration, seed, share, even)
         initial = run.method.initialise(bundle, calibration, stream_seed(spec.seed, "initialisation"))
         if initial.factors:
             with suppress(OSError, SafetensorError):  # a full disk: a later run computes it again

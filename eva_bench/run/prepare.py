@@ -53,6 +53,22 @@ class Run:
         return self.base / "cache"
 
 
+def _refuse_whole_weights(spec: RunSpec, method: Method) -> None:
+    """Raise UserError for what needs all of a weight at once, where each process holds a part."""
+    needs = {
+        "changes the weights": method.reduces_base,
+        "trains the weights": not method.exports_adapter,
+        "needs gradients of the weights": method.uses_gradients,
+        "needs the norms of the weights": bool(getattr(method, "magnitude", None)),
+    }
+    if reason := next((reason for reason, true in needs.items() if true), None):
+        raise UserError(
+            f"model.sharded=true splits the weights among processes, and method={spec.method.name} {reason}."
+        )
+    if spec.model.kind != "language":
+        raise UserError(f"model.sharded=true is for language models; {spec.model.name} is of kind {spec.model.kind}.")
+
+
 def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
     """Build the parts and refuse, before anything expensive, what cannot work. Raises UserError."""
     method, task = build(spec.method, Method), build(spec.task, Task)
@@ -74,6 +90,8 @@ def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
                 f"adapter.{option} does not go together with method={spec.method.name}, which has no use for it."
             )
     method.check(skeleton)
+    if spec.model.sharded:
+        _refuse_whole_weights(spec, method)
     plan.foresee(spec, skeleton.module)
     tracking = spec.where.tracking if is_main_process() else TrackingSettings(mode="off")
     tracker = Tracker(tracking, Path(spec.where.runs_dir) / spec.run_id)

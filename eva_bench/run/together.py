@@ -20,22 +20,23 @@ def join(device: torch.device) -> None:
         PartialState(cpu=device.type == "cpu")
 
 
-def place() -> tuple[int, int]:
-    """Number of this process, and of all."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+def place(in_step: bool = False) -> tuple[int, int]:
+    """Number of this process, and of all; the only one where all do the same, in step, because they share a model."""
+    return (0, 1) if in_step else (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
-def share(count: int) -> slice:
+def share(count: int, in_step: bool = False) -> slice:
     """Which of `count` rows this process works on: a block of neighbours; all where there are fewer than processes."""
-    rank, processes = place()
+    rank, processes = place(in_step)
     if count < processes:
         return slice(0, count)
     return slice(rank * count // processes, (rank + 1) * count // processes)
 
 
-def gathered(values: list[Value], count: int) -> list[Value]:
+def gathered(values: list[Value], count: int, in_step: bool = False) -> list[Value]:
     """The values of all `count` rows, in order, from the shares of all processes."""
-    return list(gather_object(values)) if distributed() and count >= place()[1] else values
+    processes = place(in_step)[1]
+    return list(gather_object(values)) if 1 < processes <= count else values
 
 
 def of_first(value: Value) -> Value:

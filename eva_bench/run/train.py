@@ -17,6 +17,7 @@ from torch import nn
 
 from eva_bench.methods.base import Method
 from eva_bench.methods.layer import Adapter
+from eva_bench.models import sharding
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.run import checkpoint, memory
 from eva_bench.settings.schema import TrainSettings
@@ -140,7 +141,12 @@ def fit(
     total = total_steps(train, len(examples))
     optimizer = method.optimizer(adapter, groups, total)
     peak_lrs = [group["lr"] for group in optimizer.param_groups]
-    model, optimizer = accelerator.prepare(bundle.module, optimizer)
+    split = sharding.is_split(bundle.module)  # FSDP moves the weights; the factors are whole in every process
+    model, optimizer = (
+        (bundle.module, accelerator.prepare_optimizer(optimizer))
+        if split
+        else accelerator.prepare(bundle.module, optimizer)
+    )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     torch.manual_seed(stream_seed(seed, "dropout"))
     result = _resume(checkpoint_file, adapter, optimizer, accelerator.scaler, result or TrainResult())
@@ -157,6 +163,9 @@ def fit(
                 group["lr"] = peak * factor
             backward = partial(_backward, accelerator, model, task, bundle, batch, count, result)
             loss = _within_memory(backward, optimizer, result, alone=accelerator.num_processes == 1)
+            if split:
+                for parameter in parameters:
+                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
             if (penalty := method.penalty(adapter, train.lr)) is not None:
                 accelerator.backward(penalty)
             norm = float(accelerator.clip_grad_norm_(parameters, train.clip_norm))

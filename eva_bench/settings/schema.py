@@ -89,12 +89,14 @@ class ModelSettings(Frozen):
     kind: Literal["language", "classifier", "vision", "decision"]
     hub_id: str | None = None
     revision: str | None = None
+    licence: str | None = where_field(None)  # of the weights
     path: str | None = where_field(
         None, min_length=1
     )  # a local checkpoint; `pocket:<name>` is one that the package carries
     targets: list[str]  # last parts of the names of the adapted layers
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str = "sdpa"
+    sharded: bool = where_field(False)  # in a job of several processes each holds a part of the weights (FSDP)
     architecture: dict[str, Any] | None = where_field(
         None
     )  # its config.json in short, for a plan without the checkpoint

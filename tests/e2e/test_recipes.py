@@ -28,7 +28,8 @@ BF16 = {"smollm2_135m", "llama2_7b"}  # keep the recipes' bf16 autocast; the oth
 
 def hub_models() -> list[str]:
     found = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "model").glob("*.yaml"))}
-    return [name for name, model in found.items() if model.get("hub_id") and model["kind"] == "language"]
+    language = {name: model for name, model in found.items() if model.get("hub_id") and model["kind"] == "language"}
+    return [name for name, model in language.items() if not model.get("sharded")]  # tests/e2e/test_processes.py
 
 
 def cells() -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -172,6 +173,28 @@ def test_a_cell_that_cannot_run_is_named_and_the_others_run(cluster, usual, tmp_
     )
     code, out = sweep.call("run.py", "hydra/launcher=slurm", *JOB, "hydra.launcher.timeout_min=10")
     assert code != 0 and "1 ok, 1 failed" in out and "rank 33 is larger than layer" in out, out
+
+
+def test_one_run_on_several_nodes_as_the_page_says(cluster, usual, tmp_path):
+    """The command of docs/sweeps.md for several nodes, with one node of two processes and without GPUs."""
+    (command,) = re.findall(
+        r"^sbatch --nodes 2 .+? --wrap \\\n +'(.+?)'$", (ROOT / "docs/sweeps.md").read_text(), re.M | re.S
+    )
+    small = ["method=eva", "task=gsm8k", *usual, "train.steps=2", "train.micro_batch_size=1"]
+    small += [f"results_dir={tmp_path / 'results'}", f"runs_dir={tmp_path / 'runs'}"]
+    for old, new in (
+        ("torchrun", f"{sys.executable} -m torch.distributed.run"),
+        ("--nnodes 2 --nproc_per_node 4", "--nnodes 1 --nproc_per_node 2"),
+        ("method=eva task=math scale=paper", shlex.join(small)),
+    ):
+        assert command.count(old) == 1
+        command = command.replace(old, new)
+    here = ["--nodes", "1", "--ntasks-per-node", "1", "--cpus-per-task", "2", "--chdir", str(ROOT)]
+    job = cluster.call("sbatch", "--parsable", *here, "--output", str(tmp_path / "out"), "--wrap", command).strip()
+    wait_until(lambda: cluster.jobs()[job] in ("COMPLETED", "FAILED"), 150, "the job ends", cluster.logs)
+    output = (tmp_path / "out").read_text()
+    (record,) = Store(tmp_path / "results").read_all()
+    assert record.status == "ok" and record.steps == 2 and (tmp_path / "runs" / "rank1").is_dir(), output
 
 
 def test_a_job_at_its_time_limit_goes_back_into_the_queue_and_continues(sweeps, cluster):
