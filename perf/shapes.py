@@ -53,7 +53,12 @@ def evaluate(settings: Settings, bundle: ModelBundle, adapter: Adapter) -> None:
     with torch.device(device), torch.autocast(device.type, torch.bfloat16, enabled=settings.eval.precision == "bf16"):
         FORWARDS[bundle.kind](module, settings, settings.eval.batch_size)
         if bundle.kind == "language" and settings.eval.max_new_tokens:
-            length = settings.data.max_length or module.config.max_position_embeddings
-            ids = torch.ones(settings.eval.batch_size, length, dtype=torch.long)
-            new = settings.eval.max_new_tokens
-            module.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new)
+            answer(settings, bundle)
+
+
+def answer(settings: Settings, bundle: ModelBundle) -> None:
+    """A batch of answers of every new token to prompts of the longest length."""
+    device, new = next(bundle.module.parameters()).device, settings.eval.max_new_tokens
+    length = settings.data.max_length or bundle.module.config.max_position_embeddings
+    ids = torch.ones(settings.eval.batch_size, length, dtype=torch.long, device=device)
+    bundle.module.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new)

@@ -10,6 +10,7 @@ from torch import nn
 
 from eva_bench.assets.catalogue import entry
 from eva_bench.run.plan_cost import Cost, cost_of
+from eva_bench.run.together import place
 from eva_bench.settings.compose import dataset_names
 from eva_bench.settings.schema import Settings
 from eva_bench.settings.spec import RunSpec
@@ -32,6 +33,17 @@ def memory_sizes(text: str) -> dict[str, float]:
     if wrong := [item for item, match in sizes.items() if match is None]:
         raise UserError(f"plan.memory={text}: '{wrong[0]}' is no size; give for example plan.memory=24GB,80GB.")
     return {item.strip(): float(match[1]) * GB for item, match in sizes.items() if match}
+
+
+def process_count(text: str) -> int:
+    """The number of processes that `plan.processes` gives.
+
+    Raises:
+        UserError: no whole number from 1 on.
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"plan.processes={text} must be a whole number, at least 1.")
+    return int(text)
 
 
 def devices() -> dict[str, float]:
@@ -96,14 +108,14 @@ def hours(cost: Cost) -> str:
     return f"at most {cost.flops / A100 / 3600:.2f} hours of an A100 at {A100 / 1e12:.0f} TFLOP/s"
 
 
-def report(settings: Settings, memory: dict[str, float]) -> str:
-    """The cost of a run for the terminal."""
-    cost = cost_of(settings)
+def report(settings: Settings, memory: dict[str, float], processes: int = 1) -> str:
+    """The cost of a run for the terminal; where its weights are split among processes, memory is that of each."""
+    cost = cost_of(settings, processes)
     steps = "known when the data are here" if cost.steps is None else f"{cost.steps:,}, at most {cost.tokens:,} tokens"
     lines = [
         f"{settings.method.name} on {settings.task.name}, {settings.model.name}. Nothing was run.",
         f"parameters        {cost.parameters:,}, trained {cost.trained:,}",
-        f"weights           {cost.weights / GB:.2f} GB in {settings.model.dtype}",
+        f"weights           {cost.weights / GB:.2f} GB in {settings.model.dtype}{_split(settings, processes)}",
         f"optimiser         {cost.optimiser / GB:.2f} GB (gradients and two moments)",
         f"training peak     {cost.training / GB:.2f} GB, micro-batches of {settings.train.micro_batch_size}",
         f"generation cache  {cost.generation_cache / GB:.2f} GB, batches of {settings.eval.batch_size}",
@@ -114,6 +126,12 @@ def report(settings: Settings, memory: dict[str, float]) -> str:
     ]
     lines += [f"{name:<17} {verdict(settings, cost, size)}" for name, size in memory.items()]
     return "\n".join(lines)
+
+
+def _split(settings: Settings, processes: int) -> str:
+    if not settings.model.sharded:
+        return ""
+    return f", in each of {processes} processes" if processes > 1 else "; plan.processes=8 splits them among eight"
 
 
 def foresee(spec: RunSpec, skeleton: nn.Module) -> None:
@@ -131,10 +149,12 @@ def foresee(spec: RunSpec, skeleton: nn.Module) -> None:
         return
     name, memory = min(here.items(), key=lambda item: item[1])
     weights = sum(p.numel() for p in skeleton.parameters()) * getattr(torch, spec.model.dtype).itemsize
+    processes = place()[1] if spec.model.sharded else 1
+    weights /= processes
     if weights < SMALL * memory:
         return
     settings = Settings(**{name: getattr(spec, name) for name in RunSpec.model_fields if name in Settings.model_fields})
-    cost = cost_of(settings)
+    cost = cost_of(settings, processes)
     helps = "; ".join(advice(settings, cost, memory)) or "a larger GPU"
     if weights > RESERVE * memory:
         raise UserError(

@@ -28,6 +28,7 @@ from eva_bench.methods.layer import Adapter, Factors
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import weight_matrix
 from eva_bench.models.recomputation import recomputed
+from eva_bench.models.sharding import blocks
 from eva_bench.run.peak import PeakBytes
 from eva_bench.settings.build import build
 from eva_bench.settings.compose import dataset_names
@@ -57,8 +58,12 @@ class Cost:
         return max(self.training, self.evaluation)
 
 
-def cost_of(settings: Settings) -> Cost:
+def cost_of(settings: Settings, processes: int = 1) -> Cost:
     """The cost of a run of these settings.
+
+    Args:
+        settings: of the run.
+        processes: of its job; where `model.sharded` splits the weights, memory is that of one of them.
 
     Raises:
         UserError: neither the checkpoint nor its architecture is here, or targets and rank do not fit it.
@@ -69,23 +74,25 @@ def cost_of(settings: Settings) -> Cost:
     with FakeTensorMode(allow_non_fake_inputs=True):  # autocast, which the meta device has not, works on its tensors
         _leave_meta(bundle.module, getattr(torch, settings.model.dtype) if method.exports_adapter else torch.float32)
         parameters = sum(p.numel() for p in bundle.module.parameters())
-        weights = sum(p.numel() * p.element_size() for p in bundle.module.parameters())
+        weights = _bytes(bundle.module)
         adapter = adapter_of(settings, bundle)
         trained = adapter.trainable_parameters()
+        resident = _bytes(bundle.module)  # weights and what the adapter adds to them
         training = _training_peak(settings, bundle, adapter)
         answering = _evaluation_peak(settings, bundle)
         step_flops = _step_flops(settings, bundle)
+    elsewhere = _weights_elsewhere(bundle.module, processes) if settings.model.sharded else 0
     cache = _generation_cache(settings, config)
-    steps = _steps(settings)
-    length = _length(settings, config)
+    steps = steps_of(settings)
+    length = example_length(settings, config)
     return Cost(
         parameters=parameters,
         trained=trained,
-        weights=weights,
+        weights=weights - elsewhere,
         optimiser=12 * trained,
-        training=training,
+        training=training - elsewhere,
         generation_cache=cache,
-        evaluation=max(answering, weights + 4 * trained + cache + _logits(settings, config)),
+        evaluation=max(answering, resident + cache + _logits(settings, config)) - elsewhere,
         steps=steps,
         tokens=None if steps is None else steps * settings.train.batch_size * length,
         flops=None if steps is None else steps * step_flops,
@@ -147,23 +154,23 @@ def adapter_of(settings: Settings, bundle: ModelBundle) -> Adapter:
 
 
 def _training_peak(settings: Settings, bundle: ModelBundle, adapter: Adapter) -> int:
-    """Peak bytes of two steps of training, the second of which has the optimiser's moments beside its activations."""
+    """Peak bytes of a step of training that has the optimiser's moments beside its activations."""
     train, module = settings.train, bundle.module
     mixed = train.precision != "float32"
-    with PeakBytes() as peak, recomputed(module, train.gradient_checkpointing):
+    with PeakBytes() as peak, recomputed(module.train(), train.gradient_checkpointing):
         peak.hold([list(module.parameters()), list(module.buffers())])
-        optimiser = torch.optim.AdamW(list(adapter.trained().values()), lr=1e-3)
-        module.train()
-        for _ in range(2):
-            for _ in range(
-                min(2, train.batch_size // train.micro_batch_size)
-            ):  # gradients are kept from one to the next
-                with torch.autocast("cpu", torch.bfloat16, enabled=mixed):  # fp16 has the same size
-                    loss = FORWARDS[bundle.kind](module, settings, train.micro_batch_size)
-                loss.backward()
-                del loss
-            optimiser.step()
-            optimiser.zero_grad()
+        trained = list(adapter.trained().values())
+        optimiser = torch.optim.AdamW(trained, lr=1e-3)
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        optimiser.step()  # the moments are there from now on
+        optimiser.zero_grad()
+        for _ in range(min(2, train.batch_size // train.micro_batch_size)):  # gradients are kept from one to the next
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):  # fp16 has the same size
+                loss = FORWARDS[bundle.kind](module, settings, train.micro_batch_size)
+            loss.backward()
+            del loss
+        optimiser.step()
     return peak.peak
 
 
@@ -186,13 +193,13 @@ def _evaluation_peak(settings: Settings, bundle: ModelBundle) -> int:
 
 
 def _language(module: nn.Module, settings: Settings, size: int) -> Tensor:
-    ids = torch.zeros(size, _length(settings, module.config), dtype=torch.long)
+    ids = torch.zeros(size, example_length(settings, module.config), dtype=torch.long)
     logits = module(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     return nn.functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), ids[:, 1:].reshape(-1))
 
 
 def _classifier(module: nn.Module, settings: Settings, size: int) -> Tensor:
-    ids = torch.zeros(size, _length(settings, module.config), dtype=torch.long)
+    ids = torch.zeros(size, example_length(settings, module.config), dtype=torch.long)
     return module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().sum()
 
 
@@ -217,7 +224,7 @@ FORWARDS: dict[str, Callable[[nn.Module, Settings, int], Tensor]] = {
 }
 
 
-def _length(settings: Settings, config: Any) -> int:
+def example_length(settings: Settings, config: Any) -> int:
     """Tokens of the longest example."""
     if settings.model.kind == "decision":
         return int(config.context)
@@ -225,6 +232,17 @@ def _length(settings: Settings, config: Any) -> int:
         return 1
     most = int(getattr(config, "max_position_embeddings", 512)) - (2 if settings.model.kind == "classifier" else 0)
     return min(settings.data.max_length or most, most)
+
+
+def _weights_elsewhere(module: nn.Module, processes: int) -> int:
+    """Bytes of weights that a process does not hold: it has its part, two blocks at work and what is in no block."""
+    inside = [_bytes(block) for block in blocks(module)]
+    gathered = _bytes(module) - sum(inside) + 2 * max(inside, default=0)
+    return max(0, _bytes(module) - _bytes(module) // processes - gathered)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _generation_cache(settings: Settings, config: Any) -> int:
@@ -235,7 +253,7 @@ def _generation_cache(settings: Settings, config: Any) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     size = 2 if settings.eval.precision == "bf16" else getattr(torch, settings.model.dtype).itemsize
-    tokens = settings.eval.batch_size * (_length(settings, config) + new)
+    tokens = settings.eval.batch_size * (example_length(settings, config) + new)
     return int(2 * config.num_hidden_layers * heads * width * size * tokens)
 
 
@@ -244,7 +262,7 @@ def _logits(settings: Settings, config: Any) -> int:
     return int(8 * settings.eval.batch_size * config.vocab_size) if settings.model.kind == "language" else 0
 
 
-def _steps(settings: Settings) -> int | None:
+def steps_of(settings: Settings) -> int | None:
     """Steps of training; None where the number of rows is known only when they are there."""
     train = settings.train
     if train.steps is not None:
@@ -252,6 +270,7 @@ def _steps(settings: Settings) -> int | None:
     info = entry(dataset_names(settings)[0])
     parts = [entry(part) for part in info.get("parts", [])] or [info]
     rows = [part.get("splits", {}).get("train", {}).get("rows") for part in parts]
-    if None in rows or train.epochs is None:
+    total = settings.data.rows or (None if None in rows else sum(rows))
+    if total is None or train.epochs is None:
         return None
-    return max(1, math.ceil(train.epochs * (settings.data.rows or sum(rows)) / train.batch_size))
+    return max(1, math.ceil(train.epochs * total / train.batch_size))

@@ -14,7 +14,9 @@ from eva_bench.run.session import Session
 from eva_bench.settings.compose import compose_settings, compose_spec, to_settings
 from eva_bench.settings.schema import Settings
 from eva_bench.system.errors import UserError
+from eva_bench.system.paths import RESULTS
 from eva_bench.system.signals import StopSignal
+from perf import plan as perf_plan
 
 
 def settings(line: str) -> Settings:
@@ -86,8 +88,8 @@ def test_keys_and_values_of_the_longest_answers():
 
 
 def test_steps_follow_from_the_rows_of_the_manifest():
-    assert plan_cost._steps(settings("task=math scale=paper")) == -(-395_000 // 32)
-    assert plan_cost._steps(settings("task=gsm8k scale=lite")) == 3125
+    assert plan_cost.steps_of(settings("task=math scale=paper")) == -(-395_000 // 32)
+    assert plan_cost.steps_of(settings("task=gsm8k scale=lite")) == 3125
 
 
 @pytest.mark.parametrize(
@@ -133,3 +135,38 @@ def test_the_command_says_the_cost_and_runs_nothing(monkeypatch, capsys, tmp_pat
     assert "training peak" in out and "24GB              fits" in out and not (tmp_path / "runs").exists()
     with pytest.raises(UserError, match="'big' is no size"):
         plan.memory_sizes("24GB,big")
+
+
+@pytest.mark.parametrize(
+    ("run", "method"),
+    [("pocket decision", "lora"), ("small Llama, random, recomputed", "lora"), ("small Llama, random", "full")],
+)
+def test_a_plan_is_what_torch_allocates_in_two_steps_and_an_evaluation(run, method):
+    """As on the committed page, which has all runs: the training loop under torch's profiler."""
+    page = (RESULTS / "bench" / "plan.md").read_text(encoding="utf-8")
+    for found in perf_plan.compare(run, method):
+        assert abs(found.ratio - 1) <= perf_plan.WITHIN, found
+        assert f"| {run}, {method} | {found.phase} | {found.planned / 1e6:.1f} |" in page
+
+
+def test_measured_is_what_lives_at_the_same_time():
+    with (watch := perf_plan.AllocatedBytes()).watching():
+        for _ in range(3):
+            block = torch.zeros(250_000)  # 1 MB
+            del block
+        kept = torch.zeros(500_000)
+    assert watch.peak == pytest.approx(kept.nbytes, rel=0.01)
+
+
+def test_split_weights_are_those_of_a_process_two_blocks_and_what_is_in_no_block():
+    """Llama-3.1-70B in bf16 among eight: its weights are those of the model card."""
+    line = "task=math scale=paper recipe=paper/math_70b data.max_length=16 eval.batch_size=1"
+    whole, part = (plan_cost.cost_of(settings(line), processes) for processes in (1, 8))
+    assert whole.parameters == 70_553_706_496 and whole.weights == 2 * whole.parameters
+    block = 2 * (2 * 8192 * 8192 + 2 * 8192 * 1024 + 3 * 8192 * 28672 + 2 * 8192)  # bytes; q and o, k and v, MLP, norms
+    outside = 2 * (2 * 128256 * 8192 + 8192)  # embedding, head, last norm
+    assert whole.weights == 80 * block + outside
+    assert part.weights == whole.weights // 8 + 2 * block + outside
+    assert whole.training - part.training == whole.weights - part.weights == whole.evaluation - part.evaluation
+    with pytest.raises(UserError, match=r"plan\.processes=none must be a whole number"):
+        plan.process_count("none")
