@@ -158,15 +158,16 @@ def test_measured_is_what_lives_at_the_same_time():
     assert watch.peak == pytest.approx(kept.nbytes, rel=0.01)
 
 
-def test_split_weights_are_those_of_a_process_two_blocks_and_what_is_in_no_block():
-    """Llama-3.1-70B in bf16 among eight: its weights are those of the model card."""
-    line = "task=math scale=paper recipe=paper/math_70b data.max_length=16 eval.batch_size=1"
-    whole, part = (plan_cost.cost_of(settings(line), processes) for processes in (1, 8))
-    assert whole.parameters == 70_553_706_496 and whole.weights == 2 * whole.parameters
-    block = 2 * (2 * 8192 * 8192 + 2 * 8192 * 1024 + 3 * 8192 * 28672 + 2 * 8192)  # bytes; q and o, k and v, MLP, norms
-    outside = 2 * (2 * 128256 * 8192 + 8192)  # embedding, head, last norm
-    assert whole.weights == 80 * block + outside
-    assert part.weights == whole.weights // 8 + 2 * block + outside
-    assert whole.training - part.training == whole.weights - part.weights == whole.evaluation - part.evaluation
+def test_split_weights_are_those_of_a_process_two_blocks_and_what_is_in_no_block(tmp_path):
+    """Llama-3.1-70B among eight processes; its parameters are those of the model card."""
+    chosen = settings("task=math scale=paper recipe=paper/math_70b")
+    assert chosen.model.sharded and chosen.model.dtype == "bfloat16"
+    module = models.skeleton(plan_cost._with_configuration(chosen.model, tmp_path), chosen.data).module
+    block = 2 * 8192 * 8192 + 2 * 8192 * 1024 + 3 * 8192 * 28672 + 2 * 8192  # q and o, k and v, MLP, norms
+    outside = 2 * 128256 * 8192 + 8192  # embedding, head, last norm
+    whole = 80 * block + outside
+    assert whole == sum(p.numel() for p in module.parameters()) == 70_553_706_496
+    size = next(module.parameters()).element_size()
+    assert size * whole - plan_cost._weights_elsewhere(module, 8) == size * (whole // 8 + 2 * block + outside)
     with pytest.raises(UserError, match=r"plan\.processes=none must be a whole number"):
         plan.process_count("none")
