@@ -14,9 +14,10 @@ from eva_bench.system.paths import ROOT
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that has ended: wall seconds, peak resident bytes of its largest process, exit code, all output."""
+    """A command that has ended: wall and processor seconds, peak resident bytes, exit code, all output."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     code: int
     output: str
@@ -43,4 +44,7 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
-        return Finished(seconds, usage.ru_maxrss * 1024, process.returncode, output.read().decode(errors="replace"))
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        return Finished(
+            seconds, cpu_seconds, usage.ru_maxrss * 1024, process.returncode, output.read().decode(errors="replace")
+        )

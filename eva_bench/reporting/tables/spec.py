@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,7 +152,16 @@ class TableSpec(Strict):
 
 
 def read_table(path: Path) -> TableSpec:
-    """The table of a YAML file. Raises UserError for anything that is not one."""
+    """The table of a YAML file, read again when the file changes. Raises UserError for anything that is not one."""
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    return _read_table(path, changed)
+
+
+@lru_cache(maxsize=256)
+def _read_table(path: Path, _changed: int) -> TableSpec:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         table = TableSpec.model_validate({"name": path.stem} | content)
