@@ -25,13 +25,7 @@ def refuse_missing(rows: Sequence[dict], columns: Iterable[str], dataset: str) -
 def refuse_other_than_text(rows: Sequence[dict], columns: Iterable[str], dataset: str) -> None:
     """Refuse columns of numbers and the like where text is needed; what is missing or empty is the caller's affair.
 
-    Args:
-        rows: of a data set.
-        columns: that must hold text.
-        dataset: the manifest's name.
-
-    Raises:
-        UserError: names the column and the first such row.
+    Arguments as in `refuse_missing`. Raises UserError, which names the column and the first such row.
     """
     for column in columns:
         for i, row in enumerate(rows):

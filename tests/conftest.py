@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+
+# Two workers and what they start share two cores: threads that wait for each other must not spin. Read at the import
+# of numpy and torch, and by every process that a test starts.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -20,6 +26,11 @@ def pytest_configure(config):
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Files of whole commands come first, so that only short tests are left when a worker ends."""
+    items.sort(key=lambda item: item.path.parent.name in ("contract", "equivalence", "unit"))
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +46,17 @@ def method_names() -> list[str]:
     return sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 
+@cache
+def composed_method(name: str) -> DictConfig:
+    """conf/method/<name>.yaml with its defaults: composed once, as hundreds of tests ask for it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(f"method/{name}")["method"]
+
+
 def method_values(name: str, rank: int = 4, alpha: float = 6.0, **changes) -> dict:
     """Values of conf/method/<name>.yaml, for an adapter of the given rank."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose(f"method/{name}")
-    config = OmegaConf.create(
-        {"method": composed["method"], "adapter": {"rank": rank, "alpha": alpha, "scaling": None, "magnitude": None}}
-    )
+    adapter = {"rank": rank, "alpha": alpha, "scaling": None, "magnitude": None}
+    config = OmegaConf.create({"method": composed_method(name), "adapter": adapter})
     return {"name": name} | OmegaConf.to_container(config, resolve=True)["method"] | changes
 
 

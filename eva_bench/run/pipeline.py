@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,19 +11,16 @@ import torch
 from safetensors import SafetensorError
 
 from eva_bench import models
-from eva_bench.assets.catalogue import drawn_anew, pretraining_data
-from eva_bench.assets.identity import model_folder
 from eva_bench.methods.base import Method
 from eva_bench.methods.layer import Adapter
 from eva_bench.methods.peft_export import export_adapter
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.recomputation import recomputed
 from eva_bench.probes import forgetting
-from eva_bench.records import samples
-from eva_bench.records.environment import cached_name, code_checksum
+from eva_bench.records.environment import cached_name
 from eva_bench.records.record import thin
 from eva_bench.records.wandb import group_and_tags
-from eva_bench.run import cache, evaluate, together, train
+from eva_bench.run import cache, scores, together, train
 from eva_bench.run.ahead import outlook
 from eva_bench.run.card import base_name, write_card
 from eva_bench.run.prepare import Run
@@ -56,13 +51,13 @@ def execute(run: Run) -> None:
         say(outlook(spec, run.store, run.task, bundle, data.examples, len(eval_rows.rows)))
 
     with meter.phase("eval_before"):
-        outcome.metrics_before = _score_before(run, bundle, eval_rows)
+        outcome.metrics_before = scores.before(run, bundle, eval_rows)
     if run.task.primary not in outcome.metrics_before:
         known = ", ".join(sorted(outcome.metrics_before))
         raise UserError(f"task.primary={run.task.primary} is no metric of {spec.task.name}. Known: {known}.")
     with meter.phase("forgetting_before"):
-        outcome.metrics_before |= _retained_before(run, bundle)
-    say(f"before training: {_show(run, outcome.metrics_before)}")
+        outcome.metrics_before |= scores.retained_before(run, bundle)
+    say(f"before training: {scores.shown(run, outcome.metrics_before)}")
 
     with meter.phase("init"):
         adapter = _initialise(run, bundle, data)
@@ -76,13 +71,13 @@ def execute(run: Run) -> None:
         _train(run, bundle, adapter, data, eval_rows)
 
     with meter.phase("eval"), adapter.merged():
-        samples.begin(run.folder / "samples.jsonl", _answerer(spec, adapter), fresh=spec.where.force)
-        metrics = _evaluate(run, bundle, eval_rows, run.folder / "samples.jsonl", "after training")
+        samples_file = run.folder / "samples.jsonl"
+        metrics = scores.evaluate(run, bundle, eval_rows, samples_file, "after training", spec.where.force, adapter)
     with meter.phase("forgetting"), adapter.merged():
-        retained = _retained(run, bundle) if forgetting.LOSS in outcome.metrics_before else {}
+        retained = scores.retained(run, bundle) if forgetting.LOSS in outcome.metrics_before else {}
     if spec.eval.every_epoch:
         outcome.epochs = [*outcome.epochs, {"step": outcome.steps} | metrics]
-        metrics |= _best_epoch(outcome.epochs, run.task.primary)
+        metrics |= scores.best_epoch(outcome.epochs, run.task.primary)
     outcome.metrics = metrics | retained
     run.store.check_claims()
     outcome.adapter_bytes = _export(run, bundle, adapter, run.folder)
@@ -97,92 +92,6 @@ def _encoded(run: Run, rows: Rows, bundle: ModelBundle) -> TrainData:
         encoded.clear()
         encoded[key] = run.task.train_data(rows.rows, rows.dataset, bundle, spec.data, spec.train)
     return encoded[key]
-
-
-def _score_before(run: Run, bundle: ModelBundle, rows: Rows) -> dict[str, float]:
-    """The untouched model's score, shared by all methods, and by all seeds that have the same rows."""
-    spec, force = run.spec, run.spec.where.force
-    parts = [what(part) for part in (spec.task, spec.eval, spec.model, spec.identity.eval_data, spec.data)]
-    seed = spec.seed if bundle.head or drawn_anew(rows.dataset) else None  # a head is re-initialised for every seed
-    key = fingerprint([*parts, spec.identity.model.sha256, spec.stage, spec.protocol, seed])[:16]
-    folder = (
-        run.caches / "before" / cached_name(f"{spec.task.name.replace('/', '_')}-{key}").removesuffix(".safetensors")
-    )
-    with nullcontext() if distributed() else run.store.claim(f"before-{key}", wait=True):
-        known = together.of_first(None if force else cache.load_metrics(folder / "metrics.json"))
-        run.outcome.reused["eval_before"] = known is not None
-        if known is not None:
-            return known
-        samples.begin(folder / "samples.jsonl", _answerer(spec), fresh=force)
-        metrics = _evaluate(run, bundle, rows, folder / "samples.jsonl", "before training")
-        cache.save_metrics(folder / "metrics.json", metrics)
-    return metrics
-
-
-def _retained_before(run: Run, bundle: ModelBundle) -> dict[str, float]:
-    """What the untouched model knows of its pretraining data, shared by all tasks, methods and seeds."""
-    spec = run.spec
-    dataset = pretraining_data(spec.model.name)
-    key = fingerprint([what(spec.model), spec.identity.model.sha256, dataset, spec.data.image_size, spec.protocol])
-    file = run.caches / "before" / cached_name(f"pretraining-{key[:16]}").replace(".safetensors", ".json")
-    known = together.of_first(None if spec.where.force else cache.load_metrics(file))
-    if known is None:
-        known = _retained(run, bundle)
-        if known:  # data that is not here today may be tomorrow
-            cache.save_metrics(file, known)
-    return known
-
-
-def _retained(run: Run, bundle: ModelBundle) -> dict[str, float]:
-    """Loss and score on held-out pretraining data; nothing, with a warning, where it is not on this machine."""
-    dataset = pretraining_data(run.spec.model.name)
-    if dataset is None:
-        return {}
-    try:
-        return forgetting.measure(bundle, dataset, model_folder(run.spec.model), run.spec.data.root)
-    except UserError as error:
-        warn(f"forgetting is not measured: {error}")
-        return {}
-
-
-def _evaluate(run: Run, bundle: ModelBundle, rows: Rows, samples_file: Path, title: str) -> dict[str, float]:
-    """Answers scored, and the loss on the reference answers where the task has them."""
-    spec = run.spec
-    with Bar(f"answers {title}") as bar:
-        show = _while_ours(run, bar)
-        answers = evaluate.answers(run.task, bundle, rows.rows, rows.dataset, spec, samples_file, show)
-    metrics = run.task.score(answers) | {"samples": len(answers)}
-    with Bar(f"loss {title}", quiet_s=5.0) as bar:
-        show = _while_ours(run, bar)
-        loss = evaluate.reference_loss(run.task, bundle, rows.rows, rows.dataset, spec, show)
-    if loss is None:
-        return metrics
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss on the reference answers is {loss} {title} ({run.outcome.steps} steps)")
-    return metrics | {"reference_loss": loss}
-
-
-def _answerer(spec: RunSpec, adapter: Adapter | None = None) -> str:
-    """Checksum of what answers: the code, the initialisation, and the weights as they are now."""
-    if adapter is None:
-        return fingerprint([code_checksum(), spec.identity.model.sha256])
-    return fingerprint([code_checksum(), spec.init_id, cache.checksum(adapter.state_dict())])
-
-
-def _while_ours(run: Run, bar: Bar) -> Callable[..., None]:
-    """The progress of work that ends where another process took it over."""
-
-    def show(done: int, total: int, note: str = "") -> None:
-        run.store.check_claims(now=False)
-        bar(done, total, note)
-
-    return show
-
-
-def _best_epoch(epochs: list[dict[str, float]], primary: str) -> dict[str, float]:
-    """`best/<metric>` of the epoch with the best primary metric: the first of equals."""
-    best = max(epochs, key=lambda metrics: metrics[primary])
-    return {f"best/{name}": value for name, value in best.items() if name != "samples"}
 
 
 def initial_factors_file(caches: Path, spec: RunSpec, method: Method) -> Path:
@@ -243,9 +152,8 @@ def _train_now(
 
     def after_epoch(step: int) -> dict[str, float]:
         samples_file = run.folder / f"samples-step{step}.jsonl"
-        samples.begin(samples_file, _answerer(spec, adapter), fresh=True)
         with adapter.merged():
-            return _evaluate(run, bundle, eval_rows, samples_file, f"after step {step}")
+            return scores.evaluate(run, bundle, eval_rows, samples_file, f"after step {step}", True, adapter)
 
     snapshots = train.snapshot_steps(train.total_steps(spec.train, len(data.examples)), spec.train.snapshots)
 
@@ -266,7 +174,7 @@ def _train_now(
                 spec.seed,
                 checkpoint_file=checkpoint_file,
                 stop=run.session.stop,
-                progress=_while_ours(run, bar),
+                progress=run.while_ours(bar),
                 log=run.tracker.log,
                 result=result,
                 after_step=after_step,
@@ -309,15 +217,6 @@ def _export(run: Run, bundle: ModelBundle, adapter: Adapter, folder: Path) -> in
     weights = folder / ("adapter" if as_adapter else "model")
     write_card(weights, run.spec, run.outcome.metrics_before, run.outcome.metrics, run.task.outputs)
     return sum(file.stat().st_size for file in weights.glob("*.safetensors"))
-
-
-def _show(run: Run, metrics: dict[str, float]) -> str:
-    """The primary metric and the loss, for the terminal."""
-    value = metrics[run.task.primary]
-    loss = metrics.get("reference_loss")
-    return f"{run.task.primary} {100 * value:.1f} %" + (
-        "" if loss is None else f", loss on the reference answers {loss:.3f}"
-    )
 
 
 def seed_everything(spec: RunSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from eva_bench.system.errors import UserError
 from eva_bench.system.files import check_writable
 from eva_bench.system.meter import Meter
 from eva_bench.system.processes import is_main_process
+from eva_bench.system.progress import Bar
 from eva_bench.task import Task
 
 
@@ -51,6 +53,15 @@ class Run:
     def caches(self) -> Path:
         """Where runs leave what others can use."""
         return self.base / "cache"
+
+    def while_ours(self, bar: Bar) -> Callable[..., None]:
+        """The progress of work that ends where another process took it over."""
+
+        def show(done: int, total: int, note: str = "") -> None:
+            self.store.check_claims(now=False)
+            bar(done, total, note)
+
+        return show
 
 
 def _refuse_whole_weights(spec: RunSpec, method: Method) -> None:

@@ -87,6 +87,12 @@ def command(monkeypatch, capfd):
     return call
 
 
+@pytest.fixture
+def short_episodes(monkeypatch) -> None:
+    """Episodes of 20 steps instead of 200."""
+    monkeypatch.setattr("tasks.control.rollout.STEPS", 20)
+
+
 def copy_of_project(folder: Path) -> None:
     """Everything that git knows, apart from results and pictures, in a folder that is no repository."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -69,7 +69,7 @@ def of_kind(wanted: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("arguments", of_kind("run"), ids=" ".join)
-def test_a_pocket_command_runs(arguments, command, places):
+def test_a_pocket_command_runs(arguments, command, places, short_episodes):
     language = GENERATES if {"task=gsm8k", "task=math"} & set(arguments) else []
     code, _, err = command(*arguments, *SHORT, *language, *places)
     assert code == 0, err
@@ -165,7 +165,7 @@ def test_the_worked_example_of_a_page_works(name, tmp_path, places):
     if name == "add_a_method":  # its page is described, not printed: the description will do
         (copy / "docs/methods/row_lora.md").write_text(page[page.index("\n## 3.") : page.index("\n## 4.")])
 
-    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
     for line in typed(ROOT / "docs" / f"{name}.md"):
         if line.startswith("make test"):
             call = ["-m", "pytest", "-n", "0", "-q", *shlex.split(re.search('ARGS="(.*)"', line)[1])]

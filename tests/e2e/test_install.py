@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from eva_bench.system.errors import missing_extra
 from tests.conftest import ROOT
 from tests.e2e.conftest import SHORT_RUN
+from tests.forked import Command
 
 ALONE = """
 import torch
@@ -83,11 +84,9 @@ def brought(lines: Iterable[Requirement]) -> set[str]:
     return found
 
 
-def call(installed: Path, folder: Path, *arguments: str, without: str = "") -> subprocess.CompletedProcess:
+def call(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     code = "import sys; from eva_bench import main; sys.exit(main())"
-    if without:
-        code = f"import sys; sys.modules[{without!r}] = None; {code}"
-    environment = os.environ | {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(installed)}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -118,10 +117,15 @@ def test_the_command_says_that_the_suite_is_not_installed(alone, tmp_path):
     assert "which is not installed: pip install 'eva-bench[suite]'." in done.stderr
 
 
-def test_a_part_that_is_not_installed_is_one_sentence(installed, tmp_path):
-    done = call(installed, tmp_path, "method=lora", "task=vtab1k/dtd", *SHORT_RUN, without="timm")
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert "error: This needs timm, which is not installed: pip install 'eva-bench[vision]'." in done.stderr
+def without_timm() -> None:
+    sys.modules["timm"] = None
+
+
+def test_a_part_that_is_not_installed_is_one_sentence(places, tmp_path):
+    arguments = ["method=lora", "task=vtab1k/dtd", *SHORT_RUN, *places]
+    done = Command(arguments, tmp_path / "output.txt", prepare=without_timm)
+    assert done.end() == 2 and "Traceback" not in done.said(), done.said()
+    assert "error: This needs timm, which is not installed: pip install 'eva-bench[vision]'." in done.said()
     assert not list(tmp_path.glob("results/records/**/*.json"))
 
 

@@ -56,7 +56,7 @@ def typed() -> list[str]:
 def in_a_shell(lines: list[str], folder: Path, terminal: bool) -> tuple[int, str]:
     """What a shell shows that is given some lines one after the other; it ends with the first that fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "VIRTUAL"))}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "TERM": "xterm", "COLUMNS": "150"}
+    environment |= {"WANDB_MODE": "offline", "TERM": "xterm", "COLUMNS": "150"}
     command = ["bash", "--norc", "-c", "set -e\n" + "\n".join(lines)]
     if not terminal:
         done = subprocess.run(command, cwd=folder, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True)

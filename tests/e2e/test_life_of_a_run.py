@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -18,17 +16,9 @@ from eva_bench.records.store import Store
 from eva_bench.run import pipeline, train
 from eva_bench.run.cell import run_cell
 from eva_bench.settings.compose import compose_spec
-from tests.conftest import ROOT
+from tests.forked import Command
 
 LORA = ["method=lora", "task=gsm8k"]
-
-
-def start(*arguments: str) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "run.py", *arguments], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
 
 
 def adapter_bytes(runs, run_id: str) -> bytes:
@@ -116,19 +106,26 @@ def test_offline_tracking_holds_the_run_in_a_folder_of_its_own(command, small_ru
     assert list((tmp_path / "runs").glob("*/wandb/offline-run-*/*.wandb"))
 
 
+@pytest.fixture(scope="module")
+def long(small_run) -> list[str]:
+    return [*LORA, *(argument for argument in small_run if "steps" not in argument), "train.steps=150"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long, tmp_path_factory) -> Path:
+    """The long run without an interruption: its folder with results and runs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert run_cell(compose_spec([*long, f"results_dir={folder / 'results'}", f"runs_dir={folder / 'runs'}"])) == 0
+    return folder
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_a_record_and_the_same_command_continues(number, small_run, places, tmp_path):
-    long = [*LORA, *(argument for argument in small_run if "steps" not in argument), "train.steps=150"]
-    process = start(*long, *places)
-    lines = []
-    for line in process.stdout:  # the first line of progress: training is on its way
-        lines.append(line)
-        if line.startswith("training: "):
-            process.send_signal(number)
-            break
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "Traceback" not in err, err
-    assert "INTERRUPTED" in out and "the same command continues" in out
+def test_an_interrupted_run_leaves_a_record_and_the_same_command_continues(number, long, undisturbed, places, tmp_path):
+    process = Command([*long, *places], tmp_path / "output.txt")
+    process.wait_for("\ntraining: ")  # the first line of progress: training is on its way
+    process.send(number)
+    assert process.end() == 130 and "Traceback" not in process.said(), process.said()
+    assert "INTERRUPTED" in process.said() and "the same command continues" in process.said()
     (record,) = Store(tmp_path / "results").read_all()
     assert record.status == "interrupted" and 0 < record.steps < 150
     assert not list((tmp_path / "results/claims").glob("*"))
@@ -137,22 +134,22 @@ def test_an_interrupted_run_leaves_a_record_and_the_same_command_continues(numbe
     assert run_cell(spec) == 0
     finished = Store(tmp_path / "results").read(spec)
     assert (finished.status, finished.resumed, finished.steps) == ("ok", 1, 150)
-
-    undisturbed = compose_spec([*long, f"results_dir={tmp_path / 'other'}", f"runs_dir={tmp_path / 'other_runs'}"])
-    assert run_cell(undisturbed) == 0 and undisturbed.run_id == spec.run_id
-    ours, theirs = adapter_bytes(tmp_path / "runs", spec.run_id), adapter_bytes(tmp_path / "other_runs", spec.run_id)
-    assert ours == theirs
-    assert Store(tmp_path / "other").read(spec).curve == finished.curve
+    assert adapter_bytes(tmp_path / "runs", spec.run_id) == adapter_bytes(undisturbed / "runs", spec.run_id)
+    assert Store(undisturbed / "results").read(spec).curve == finished.curve
 
 
 def test_two_seeds_started_together_do_not_collide_and_one_seed_twice_runs_once(small_run, places, tmp_path):
-    processes = [start(*LORA, *small_run, *places, f"seed={seed}") for seed in (0, 1, 1)]
-    outputs = [process.communicate(timeout=200) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], outputs
-    assert "\r" not in "".join(out + err for out, err in outputs)  # plain lines where there is no terminal
+    arguments = [*LORA, *small_run, *places]
+    processes = [
+        Command([*arguments, f"seed={seed}"], tmp_path / f"output-{i}.txt") for i, seed in enumerate((0, 1, 1))
+    ]
+    codes = [process.end() for process in processes]
+    outputs = [process.said() for process in processes]
+    assert codes == [0, 0, 0], outputs
+    assert "\r" not in "".join(outputs)  # plain lines where there is no terminal
     records = Store(tmp_path / "results").read_all()
     assert [(record.seed, record.status) for record in records] == [(0, "ok"), (1, "ok")]
-    assert sum("already done" in out for out, _ in outputs) == 1
+    assert sum("already done" in output for output in outputs) == 1
     assert not list((tmp_path / "results/records").glob("superseded/*"))
     first, second = (load_file(tmp_path / "runs" / r.run_id / "adapter/adapter_model.safetensors") for r in records)
     assert any((first[name] != second[name]).any() for name in first)

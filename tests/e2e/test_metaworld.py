@@ -10,7 +10,7 @@ from eva_bench.assets import catalogue, identity
 from eva_bench.records.record import load_record
 from pocket.datasets import metaworld as generator
 from pocket.pretrain.decision import SIZES
-from tasks.control import environment, rollout
+from tasks.control import environment
 from tests.control import trajectories, write_decision, write_npz
 
 SHORT = ["train.steps=2", "train.batch_size=8", "train.micro_batch_size=8", "calibration.batch_size=8", "eval.limit=2",
@@ -33,11 +33,6 @@ def few_episodes(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def tiny(tmp_path):
     return [f"model.path={write_decision(tmp_path / 'tiny')}", *SHORT]
-
-
-@pytest.fixture
-def short_episodes(monkeypatch):
-    monkeypatch.setattr(rollout, "STEPS", 20)
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from eva_bench.records.store import Store
 from eva_bench.run.cell import run_cell
+from eva_bench.run.session import Session
 from eva_bench.settings.compose import compose_spec
+from eva_bench.system.signals import StopSignal
 from tests.conftest import CONF
 
 METHODS = [
@@ -21,9 +23,15 @@ METHODS = [
 LEARNING_RATES = {"svfit": 0.02, "full": 1e-3, "sorsa": 1e-3}
 
 
+@pytest.fixture(scope="module")
+def session() -> Session:
+    """As in a sweep: the 7,473 rows are encoded once for all methods."""
+    return Session(StopSignal())
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("method", METHODS)
-def test_the_loss_falls_and_the_adapter_loads(method, real_data, tmp_path, tmp_path_factory, places):
+def test_the_loss_falls_and_the_adapter_loads(method, session, real_data, tmp_path, tmp_path_factory, places):
     checkpoint = real_data / "models/stories260K"
     runs = tmp_path_factory.getbasetemp() / "real_runs"  # shared: the untrained model is scored once
     spec = compose_spec(
@@ -47,7 +55,7 @@ def test_the_loss_falls_and_the_adapter_loads(method, real_data, tmp_path, tmp_p
         ]
     )
 
-    assert run_cell(spec) == 0
+    assert run_cell(spec, session) == 0
 
     record = Store(tmp_path / "results").read(spec)
     assert record.status == "ok" and record.spec.identity.train_data.as_pinned

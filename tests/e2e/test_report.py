@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import axe_core_python
@@ -53,13 +54,24 @@ def page(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(page, tmp_path_factory):
+def opened(tmp_path_factory):
+    """A function that opens a page; where there is no browser, the tests that look at one are skipped, visibly."""
     if executable() is None:
         pytest.skip("no Chromium on this machine: the page is not tested in a browser")
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
-        opened.open(page[0].as_uri())
-        opened.wait("document.body.dataset.ready")
-        yield opened
+    with ExitStack() as browsers:
+
+        def open_page(file: Path) -> Browser:
+            browser = browsers.enter_context(Browser(tmp_path_factory.mktemp("profile")))
+            browser.open(file.as_uri())
+            browser.wait("document.body.dataset.ready")
+            return browser
+
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def browser(page, opened):
+    return opened(page[0])
 
 
 def go(browser: Browser, address: str) -> None:
@@ -291,34 +303,45 @@ def test_nothing_from_records_is_a_script(page):
     assert len(text) < 1_000_000
 
 
-def test_one_method_only(tmp_path, tmp_path_factory):
+@pytest.fixture
+def one_method(tmp_path) -> Path:
+    """The page of a single run."""
     store = Store(tmp_path)
     store.check_writable()
     store.write(record("eva", 0, 0.5, curve=[], costs={}, ranks={}))
     assert main([f"results_dir={tmp_path}"]) == 0
-    if executable() is None:
-        pytest.skip("no Chromium on this machine: the page is not tested in a browser")
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
-        opened.open((tmp_path / "report/index.html").as_uri())
-        opened.wait("document.body.dataset.ready")
-        for view in VIEWS:
-            go(opened, f"view={view}&one=1")
-        assert opened.complaints == []
+    return tmp_path / "report/index.html"
 
 
-def test_no_records_at_all_give_a_page_that_says_so(tmp_path, tmp_path_factory):
+def test_a_single_run_gives_a_page_that_names_the_other_scales(one_method):
+    assert "Nothing has been run at scale lite, paper, small." in one_method.read_text(encoding="utf-8")
+
+
+def test_one_method_only(one_method, opened):
+    browser = opened(one_method)
+    for view in VIEWS:
+        go(browser, f"view={view}&one=1")
+    assert browser.complaints == []
+
+
+@pytest.fixture
+def no_records(tmp_path) -> Path:
+    """The page of an empty results folder."""
     assert main([f"results_dir={tmp_path}"]) == 0
-    text = (tmp_path / "report/index.html").read_text()
+    return tmp_path / "report/index.html"
+
+
+def test_no_records_at_all_give_a_page_that_says_so(no_records):
+    text = no_records.read_text(encoding="utf-8")
     assert "No table has records yet" in text and "Nothing has been run at scale lite, paper, pocket" in text
-    if executable() is None:
-        pytest.skip("no Chromium on this machine: the page is not tested in a browser")
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
-        opened.open((tmp_path / "report/index.html").as_uri())
-        opened.wait("document.body.dataset.ready")
-        assert "No table has records yet" in texts(opened, "#view")[0]
-        for view in VIEWS:
-            go(opened, f"view={view}&none=1")
-        assert opened.complaints == []
+
+
+def test_the_page_without_records_opens(no_records, opened):
+    browser = opened(no_records)
+    assert "No table has records yet" in texts(browser, "#view")[0]
+    for view in VIEWS:
+        go(browser, f"view={view}&none=1")
+    assert browser.complaints == []
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys):

@@ -15,6 +15,7 @@ from eva_bench.run.cell import run_cell
 from eva_bench.settings.compose import compose_settings, compose_spec, to_settings
 from eva_bench.settings.spec import RunSpec, stream_seed
 from eva_bench.sweeps.plan import read_suite
+from eva_bench.task import split_rows
 from tests.conftest import CONF
 
 SETS = sorted(path.stem for path in (CONF / "task/glue").glob("*.yaml"))
@@ -48,12 +49,14 @@ def specification(real_data: Path, tmp_path: Path, *overrides: str) -> RunSpec:
 
 @pytest.mark.real
 def test_rte_with_the_real_model(real_data, tmp_path):
-    spec = specification(real_data, tmp_path, "method=eva", "task=glue/rte", *STEPS)
+    rte = ["method=eva", "task=glue/rte"]
+    assert len(split_rows(specification(real_data, tmp_path, *rte))[1].rows) == 277
+    spec = specification(real_data, tmp_path, *rte, "eval.limit=40", *STEPS)
     assert run_cell(spec) == 0
     record = Store(tmp_path).read(spec)
     assert (record.status, record.steps, record.data["rows"]) == ("ok", 3, 1000)
     assert record.spec.identity.model.checkpoint == "all-MiniLM-L6-v2" and record.spec.identity.train_data.as_pinned
-    assert record.metrics["samples"] == record.metrics_before["samples"] == 277
+    assert record.metrics["samples"] == record.metrics_before["samples"] == 40
     assert len(record.ranks) == 36 and sum(record.ranks.values()) == 36 * 8
     assert record.metrics["reference_loss"] != record.metrics_before["reference_loss"]
     assert str(real_data) not in record.model_dump_json()

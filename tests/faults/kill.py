@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import random
 import sys
 import tempfile
@@ -18,21 +16,13 @@ from pathlib import Path
 
 from eva_bench.records.record import load_record
 from tests.conftest import ROOT
+from tests.forked import Command
 
 # Two cells that differ in all phases: a start from the data, and one from a decomposition of the weights.
 # A checkpoint after every step, so that most kills hit one that is just being written.
 CELLS = ["suite=smoke", "method=eva,pissa", "train.steps=12", "train.checkpoint_minutes=0", "train.batch_size=4",
          "train.micro_batch_size=2", "calibration.batch_size=4", "adapter.rank=4", "eval.limit=8", "eval.chunk=2",
          "eval.batch_size=2", "eval.max_new_tokens=8", "tracking=off", "threads=1"]  # fmt: skip
-PRELOADED = [
-    "eva_bench.cli",
-    "eva_bench.run.pipeline",
-    "peft",
-    "lm_eval.models.huggingface",
-    "lm_eval.evaluator",
-    "datasets",
-]
-TIMEOUT_S = 120
 
 
 @dataclass
@@ -45,38 +35,22 @@ class Outcome:
     samples: dict[str, bytes]
 
 
-def _command(folder: str, arguments: list[str]) -> None:
-    """In a process of its own: `python run.py <arguments>` with everything imported already."""
-    os.chdir(ROOT)
-    with open(f"{folder}/output.txt", "a", encoding="utf-8") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    sys.argv = ["run.py", *arguments, f"results_dir={folder}/results", f"runs_dir={folder}/runs"]
-    from eva_bench import cli
-
-    sys.exit(cli.main())
-
-
 class Commands:
-    """Starts commands as forks of a server that has imported torch: half a second each instead of several."""
+    """Starts the two cells, or others, each in a process of its own."""
 
     def __init__(self, arguments: list[str]):
         self.arguments = [*CELLS, *arguments]
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(PRELOADED)
 
-    def start(self, folder: Path) -> multiprocessing.Process:
-        folder.mkdir(parents=True, exist_ok=True)
-        process = self.context.Process(target=_command, args=(str(folder), self.arguments))
-        process.start()
-        return process
+    def start(self, folder: Path) -> Command:
+        places = [f"results_dir={folder}/results", f"runs_dir={folder}/runs"]
+        return Command([*self.arguments, *places], folder / "output.txt")
 
     def run(self, folder: Path) -> float:
-        """Run to the end; seconds. Raises AssertionError unless the exit code is 0."""
+        """Run to the end; seconds since its first line. Raises AssertionError unless the exit code is 0."""
+        command = self.start(folder)
+        command.wait_for("\n")
         began = time.monotonic()
-        process = self.start(folder)
-        process.join(TIMEOUT_S)
-        assert process.exitcode == 0, (folder / "output.txt").read_text()[-3000:]
+        assert command.end() == 0, command.said()[-3000:]
         return time.monotonic() - began
 
     def kill(self, folder: Path, after_lines: int, pause_s: float) -> str:
@@ -84,12 +58,12 @@ class Commands:
 
         Lines and not seconds, because a busy machine stretches time.
         """
-        process = self.start(folder)
+        process = self.start(folder).process
         while process.is_alive() and lines(folder) < after_lines:
             time.sleep(0.002)
         time.sleep(pause_s)
         process.kill()
-        process.join(TIMEOUT_S)
+        process.join()
         return phase(folder)
 
 
@@ -131,15 +105,18 @@ def outcome(folder: Path) -> Outcome:
 
 
 def kill_often(times: int, folder: Path, commands: Commands, seed: int) -> dict:
-    """Undisturbed once; then `times` kills, each followed by the same command and the comparison of everything."""
-    commands.run(folder / "warm")  # the server imports
+    """Undisturbed once; then `times` kills, each followed by the same command and the comparison of everything.
+
+    Each kill has an equal share of the output for its moment, so that few of them meet every phase.
+    """
     seconds = commands.run(folder / "undisturbed")
     wanted = outcome(folder / "undisturbed")
     said = lines(folder / "undisturbed")
     moments, phases, resumed = random.Random(seed), Counter(), 0
     for number in range(times):
         place = folder / f"kill-{number}"
-        phases[commands.kill(place, moments.randrange(said), moments.uniform(0, 2 * seconds / said))] += 1
+        line = int(said * (number + moments.random()) / times)
+        phases[commands.kill(place, line, moments.uniform(0, 2 * seconds / said))] += 1
         commands.run(place)
         assert outcome(place) == wanted, f"kill {number} changed the result: {place}"
         resumed += "training continues after step" in (place / "output.txt").read_text()

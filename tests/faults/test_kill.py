@@ -1,4 +1,4 @@
-"""Twelve of the kills of `make test-faults`, and proof that their comparison would notice a loss."""
+"""Six of the kills of `make test-faults`, and proof that their comparison would notice a loss."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def commands(checkpoint, mirror) -> Commands:
     return Commands([f"model.path={checkpoint('smollm2_135m')}", f"data.root={mirror}"])
 
 
-def test_twelve_kills_lose_nothing_and_change_no_byte(commands, tmp_path):
-    figure = kill_often(12, tmp_path, commands, seed=12)
-    assert sum(figure["phases"].values()) == 12
-    assert figure["continued from a checkpoint"] >= 2  # some kills did hit the training
+def test_six_kills_lose_nothing_and_change_no_byte(commands, tmp_path):
+    figure = kill_often(6, tmp_path, commands, seed=6)
+    assert sum(figure["phases"].values()) == 6 and len(figure["phases"]) >= 3
+    assert figure["continued from a checkpoint"] >= 1  # some kills did hit the training
 
 
 def test_the_comparison_notices_a_loss(commands, tmp_path):

@@ -17,11 +17,12 @@ import pytest
 from eva_bench.records import claim as claims
 from eva_bench.records import environment
 from eva_bench.records.store import Store
-from eva_bench.run import cache, pipeline, train
+from eva_bench.run import cache, scores, train
 from eva_bench.run.cell import run_cell
 from eva_bench.settings.compose import compose_spec
 from tasks import harness
 from tests.conftest import ROOT
+from tests.forked import Command
 
 LORA = ["method=lora", "task=gsm8k"]
 
@@ -156,7 +157,7 @@ def test_after_an_edit_of_the_code_nothing_comes_from_a_cache(
     spec, record_path, _ = finished
     asked, answer = [], harness._run_chunk
     monkeypatch.setattr(harness, "_run_chunk", lambda *given: asked.append(1) or answer(*given))
-    for owner in (environment, pipeline):
+    for owner in (environment, scores):
         monkeypatch.setattr(owner, "code_checksum", lambda: "of other code")
     record_path.unlink()
     assert command(*LORA, *small_run, *places)[0] == 0
@@ -237,39 +238,25 @@ def test_a_claim_that_was_never_filled_in_is_taken_over(tmp_path, monkeypatch):
         assert path.read_text()
 
 
-def start(arguments: list[str], root: Path = ROOT) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    return subprocess.Popen(
-        [sys.executable, "run.py", *arguments],
-        cwd=root,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
 def test_a_killed_owner_of_a_claim_is_succeeded_by_the_one_that_waits(small_run, places, tmp_path):
     long = [*LORA, *small_run, *places, "train.steps=100000"]
-    first = start(long)
+    first = Command(long, tmp_path / "first.txt")
+    first.wait_for("loading model and data")
     claim = Store(tmp_path / "results").claims / f"{compose_spec(long).run_id}.claim"
-    while not claim.exists():
-        assert first.poll() is None
-        time.sleep(0.1)
-    second = start(long)
-    for line in second.stdout:
-        if "waiting: another process" in line:
-            break
-    first.kill()
-    first.communicate()
-    for line in second.stdout:
-        if line.startswith("training: ") or "before training" in line:
-            break
-    else:
-        raise AssertionError(second.stderr.read())
-    second.send_signal(signal.SIGTERM)
-    second.communicate(timeout=60)
-    assert second.returncode == 130 and not claim.exists()
+    assert claim.exists()
+    second = Command(long, tmp_path / "second.txt")
+    second.wait_for("waiting: another process")
+    first.process.kill()
+    first.end()
+    second.wait_for("before training")
+    second.send(signal.SIGTERM)
+    assert second.end() == 130 and not claim.exists()
+
+
+def start(arguments: list[str], root: Path) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    command = [sys.executable, "run.py", *arguments]
+    return subprocess.Popen(command, cwd=root, env=environment, text=True, stdout=-1, stderr=-1)
 
 
 def test_two_checkouts_share_one_results_folder(small_run, tmp_path):

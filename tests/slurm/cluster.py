@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.forked import free_port
+
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol", "squeue", "scancel")
 
 CONFIGURATION = """
@@ -74,7 +76,7 @@ class Cluster:
         host = socket.gethostname().split(".")[0]
         for name in ("state", "spool"):
             (self.folder / name).mkdir()
-        text = CONFIGURATION.format(host=host, folder=self.folder, controller_port=_free_port(), node_port=_free_port())
+        text = CONFIGURATION.format(host=host, folder=self.folder, controller_port=free_port(), node_port=free_port())
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
         self._start("slurmctld", "-D", "-i")
@@ -124,12 +126,6 @@ class Cluster:
             f"--- {path.name}\n{path.read_text()[-2000:]}"
             for path in sorted(self.folder.glob("*.out")) + sorted(self.folder.glob("*.log"))
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str, explain: Callable[[], str] = str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import time
 from eva_bench.records.store import Store
 from eva_bench.sweeps.worker import read_cells
 from tests.conftest import ROOT
+from tests.forked import Command
 
 LOCAL = ["suite=smoke", "hydra/launcher=local", "train.lr=1e-3"]  # a tuned rate would be too much for a random model
 
@@ -57,13 +57,9 @@ def test_ctrl_c_ends_all_processes_with_records_and_the_command_continues(small_
 
 def test_a_sweep_in_one_process_stops_at_a_signal(small_run, places, tmp_path):
     usual = [item for item in small_run if "steps" not in item]
-    process = start("suite=smoke", "method=lora,pissa", "train.steps=100000", *usual, *places)
-    for line in process.stdout:
-        if "trainable parameters" in line:
-            break
-    time.sleep(1)
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    sweep = Command(["suite=smoke", "method=lora,pissa", "train.steps=100000", *usual, *places], tmp_path / "out.txt")
+    sweep.wait_for("\ntraining: ")
+    sweep.send(signal.SIGTERM)
+    assert sweep.end() == 130
     records = Store(tmp_path / "results").read_all()
     assert [record.status for record in records] == ["interrupted"]  # the second never began
