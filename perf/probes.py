@@ -5,10 +5,11 @@ Seconds are those that one thread computes, single measurements, so that other w
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -57,7 +58,7 @@ def of_runs() -> dict[str, dict]:
 
                 slowest[name] = max(slowest.get(name, (0.0, "")), (seconds_of(work), title))
     return {
-        f"{name}, slowest of the pocket models ({title})": page.figure(round(seconds, 1), "s", "<= 20")
+        f"{name}, slowest of the pocket models": page.figure(round(seconds, 1), "s", "<= 20", model=title)
         for name, (seconds, title) in slowest.items()
     }
 
@@ -94,12 +95,23 @@ def _trained(costs: dict) -> bool:
     return "train" in costs and costs["train"].seconds > 1
 
 
-def main(folder: Path = page.FOLDER) -> None:
-    """Measure and write results/bench/probes.{json,md}."""
+PARTS: dict[str, Callable[[], dict[str, dict]]] = {
+    "forgetting": of_forgetting,
+    "large": of_large_models,
+    "runs": of_runs,
+}
+
+
+def main(parts: Sequence[str] = tuple(PARTS), folder: Path = page.FOLDER) -> None:
+    """Measure and write results/bench/probes.{json,md}; `python -m perf.probes large` measures a part again."""
     torch.set_num_threads(1)
-    figures = of_forgetting() | of_runs() | of_large_models()
-    page.write("probes", "What probes cost", figures, " ".join((__doc__ or "").split()), folder)
+    new: dict[str, dict] = {}
+    for part in parts:
+        new |= PARTS[part]()
+    file = folder / "probes.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    page.write("probes", "What probes cost", known | new, " ".join((__doc__ or "").split()), folder)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or tuple(PARTS))
