@@ -34,6 +34,26 @@ def agreement(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> f
     return min(float((rows.float() @ other[name].float().T).square().sum()) / len(rows) for name, rows in one.items())
 
 
+@torch.no_grad()
+def worst_capture(model, rows: dict[str, torch.Tensor]) -> float:
+    """Variance of each layer's own inputs within its rows of A, over the most that so many rows can hold."""
+    seen, mask, handles = {name: [] for name in rows}, None, []
+    for name, kept in seen.items():
+        layer = model.get_submodule(name.removesuffix(".lora_A.default.weight"))
+        hook = lambda _, args, kept=kept: kept.append(args[0][mask].double())  # noqa: E731
+        handles.append(layer.register_forward_pre_hook(hook))
+    for batch in FixedBatches():
+        mask = batch["attention_mask"].bool()
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    for handle in handles:
+        handle.remove()
+    shares = []
+    for name, kept in seen.items():
+        covariance, A = torch.cov(torch.cat(kept).T), rows[name].double()
+        shares.append(float((A @ covariance * A).sum() / torch.linalg.eigvalsh(covariance)[-len(A) :].sum()))
+    return min(shares)
+
+
 @pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
 def test_conv1d_layers_get_rows_of_their_inputs_width(low_cpu_mem_usage, tokens):
     model = adapted(tiny_gpt2(), low_cpu_mem_usage, target_modules=["c_attn", "mlp.c_proj"], fan_in_fan_out=True)
@@ -83,6 +103,7 @@ def test_weights_that_are_no_floating_point_numbers_are_left_alone(low_cpu_mem_u
 
 
 @pytest.mark.parametrize("bits", [4, 8])
+@torch.no_grad()
 def test_bases_of_few_bits(bits, tmp_path, tokens):
     pytest.importorskip("bitsandbytes")
     torch.manual_seed(0)
@@ -96,10 +117,10 @@ def test_bases_of_few_bits(bits, tmp_path, tokens):
     before = base(tokens).logits
     model = adapted(base)
     rows = initialised(model)
-    assert torch.allclose(model(tokens).logits, before, atol=1e-2)  # bitsandbytes may round otherwise later
+    assert worst_capture(model, rows) > 0.98
+    assert torch.allclose(model(tokens).logits, before, atol=1e-2)
     model.save_pretrained(tmp_path / "adapter")
     assert agreement(rows, rows_of_A(PeftModel.from_pretrained(whole, tmp_path / "adapter"))) > 0.9999
-    assert agreement(rows, initialised(adapted(LlamaForCausalLM.from_pretrained(tmp_path)))) > 0.9
 
 
 def test_layers_whose_weights_come_and_go_with_the_pass(tmp_path, tokens):
