@@ -68,7 +68,8 @@ def _tried(record: Record, rate: float) -> Record:
     spec = record.spec.model_copy(update={"stage": "tune", "train": record.spec.train.model_copy(update={"lr": rate})})
     line = [*record.origins.command_line, "stage=tune", f"train.lr={rate}"]
     origins = Origins(command_line=line)
-    return record.model_copy(update={"run_id": f"{record.run_id}-{rate}", "spec": spec, "origins": origins})
+    names = {"run_id": f"{record.run_id}-{rate}", "train_id": f"{record.train_id}-{rate}"}
+    return record.model_copy(update=names | {"spec": spec, "origins": origins})
 
 
 def _metrics(task: str) -> list[str]:
@@ -95,6 +96,7 @@ def _made_up(record: Record, task: str, method: str, seed: int, names: list[str]
     return record.model_copy(
         update={
             "run_id": f"{task.replace('/', '_')}-{method}-pocket-s{seed}-{noise.getrandbits(40):010x}",
+            "train_id": f"{noise.getrandbits(64):016x}",
             "spec": spec.model_copy(update={"task": other, "method": chosen, "seed": seed}),
             "origins": Origins(command_line=[f"task={task}", f"method={method}", f"seed={seed}"]),
             "metrics_before": dict.fromkeys(names, 0.1) | {"forgetting/loss": 1.0},
