@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eva_bench import cli, models
+from eva_bench.probes import forgetting
 from eva_bench.system import paths
 from pocket.datasets import gsm8k
 from tests.checkpoints import write_checkpoint
@@ -66,6 +67,15 @@ def mirror(tmp_path_factory) -> Path:
 def small_run(checkpoint, mirror):
     """Overrides of a short run of the pocket recipe on a small checkpoint and the mirror; add where to write."""
     return [f"model.path={checkpoint('smollm2_135m')}", f"data.root={mirror}", *SHORT_RUN]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_texts_of_pretraining():
+    """Forgetting is measured on 16 rows in these short runs: with all of them it would take as long as the rest."""
+    whole = forgetting.load_rows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forgetting, "load_rows", lambda *given: whole(*given)[:16])
+        yield
 
 
 @pytest.fixture

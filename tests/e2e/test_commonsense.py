@@ -122,8 +122,7 @@ def test_tuning_keeps_rows_of_the_real_union_aside(checkpoint, hub, places):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("model", ["stories260K", None], ids=["stories260K", "pocket"])
-@pytest.mark.parametrize(("name", "rows"), [("winogrande", 10234), ("arc_easy", 2251)])
+@pytest.mark.parametrize(("name", "rows", "model"), [("winogrande", 10234, "stories260K"), ("arc_easy", 2251, None)])
 def test_real_rows_are_read_completely_and_learnt_from(name, rows, model, real_data, places, tmp_path):
     path = [f"model.path={real_data / 'models' / model}"] if model else []
     spec = compose_spec(

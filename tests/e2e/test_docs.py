@@ -68,10 +68,16 @@ def of_kind(wanted: str) -> list[list[str]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def shared_runs(tmp_path_factory) -> str:
+    """Untouched models are scored once for all commands."""
+    return f"runs_dir={tmp_path_factory.mktemp('runs')}"
+
+
 @pytest.mark.parametrize("arguments", of_kind("run"), ids=" ".join)
-def test_a_pocket_command_runs(arguments, command, places, short_episodes):
+def test_a_pocket_command_runs(arguments, command, places, shared_runs, short_episodes):
     language = GENERATES if {"task=gsm8k", "task=math"} & set(arguments) else []
-    code, _, err = command(*arguments, *SHORT, *language, *places)
+    code, _, err = command(*arguments, *SHORT, *language, places[0], shared_runs)
     assert code == 0, err
 
 

@@ -1,5 +1,5 @@
 """The small runs of the end-to-end tests, for suites."""
 
-from tests.e2e.conftest import checkpoint, command, mirror, places, small_run
+from tests.e2e.conftest import checkpoint, command, few_texts_of_pretraining, mirror, places, small_run
 
-__all__ = ["checkpoint", "command", "mirror", "places", "small_run"]
+__all__ = ["checkpoint", "command", "few_texts_of_pretraining", "mirror", "places", "small_run"]
