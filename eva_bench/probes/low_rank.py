@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ def probe(subject: Subject, options: Options) -> Findings:
         layers[name] = {f"{part}_{key}": value for part, row in profiles.items() for key, value in row.items()}
     if subject.spec is not None:
         bench, names = Workbench(subject), tuple(layers)
-        examples = bench.train().examples[:TRAIN_EXAMPLES]
+        examples = list(islice(bench.train().examples, TRAIN_EXAMPLES))
         for when in ("before", "after"):
             if when == "after":
                 install(bench.bundle.module, subject.trained)
