@@ -33,6 +33,14 @@ class Processes:
         dist.broadcast(packed, 0)
         _unpack(packed, vectors)
 
+    def all_have(self, names: list[str]) -> bool:
+        """Whether every process gave the same names; sums over different layers would mix or hang."""
+        if self.count == 1:
+            return True
+        given: list[list[str]] = [[] for _ in range(self.count)]
+        dist.all_gather_object(given, names)
+        return all(other == names for other in given)
+
 
 def _unpack(packed: Tensor, vectors: list[Tensor]) -> None:
     start = 0

@@ -156,8 +156,13 @@ class StreamingSolver(Solver):
         batches, readers, alive = flags.tolist()
         if readers < self.processes.count:
             raise EvaError("the loader of batches is empty" + (" on some process" if readers else ""))
+        active = sorted(self._active())  # each process may have reached them in another order
+        if not self.processes.all_have(active):
+            raise EvaError(
+                "the batches of some processes reach other layers than those of the rest, as with experts; "
+                "initialise with gather_distributed_inputs=False, on the same batches"
+            )
         self.check_targets()
-        active = self._active()
         if self.processes.count > 1:
             shifts = [self.moments[leader].shift.clone() for leader in active]
             self.processes.share_from_first(shifts)

@@ -81,7 +81,7 @@ def _what_was_computed(states: Sequence[CellState], specs: Sequence[RunSpec]) ->
     folder = Path(states[0].cell.spec.where.results_dir) / "records"
     line = f"{len(specs)} of {len(states)} cells were computed now"
     if known:
-        line += f", {len(known)} come from the records in {folder}; force=true runs them all the same"
+        line += f", {len(known)} from the records in {folder}; force=true runs them all the same"
     return f"{line}. Tables: make tables."
 
 

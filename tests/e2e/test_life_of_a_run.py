@@ -78,7 +78,7 @@ def test_a_sweep_runs_every_cell_and_reports_the_worst_exit_code(command, small_
     assert "4 of 4 cells were computed now." in out and "Next: " not in out
     assert len(re.findall(r"exact_match_strict \d\.\d{3}\b", out)) == 4  # of the table: percentages have one digit
     code, out, _ = command(*sweep)
-    assert code == 0 and "0 of 4 cells were computed now, 4 come from the records in" in out and "force=true" in out
+    assert code == 0 and "0 of 4 cells were computed now, 4 from the records in" in out and "force=true" in out
     code, _, err = command("-m", *LORA, "adapter.rank=33,3", *[a for a in small_run if "rank" not in a], *places)
     assert code == 2 and "rank 33 is larger" in err
     status = sorted(record.status for record in Store(tmp_path / "results").read_all())

@@ -22,6 +22,26 @@ def solve(batches, solver: str):
     return subspaces(model, ["0", "2"], batches, components=4, solver=solver, tolerance=0)
 
 
+class Branches(nn.Module):
+    """A batch that begins with a negative number does not reach the first layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(40, 4), nn.Linear(40, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(2 * x) + (self.first(x) if x[0, 0] > 0 else 0)
+
+
+def solve_branches(sign: int) -> str:
+    """What one is told where the batches of a process have this sign."""
+    try:
+        subspaces(Branches(), ["first", "second"], [sign * batch.abs() for batch in make_batches()], components=4)
+    except EvaError as error:
+        return str(error)
+    return "solved"
+
+
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -32,7 +52,8 @@ def worker(rank: int, folder: str) -> None:
         refused = False
     except EvaError:
         refused = True
-    torch.save({**results, "uneven": uneven, "refused": refused}, f"{folder}/{rank}.pt")
+    told = solve_branches(-1 if rank else 1)
+    torch.save({**results, "uneven": uneven, "refused": refused, "told": told}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -63,3 +84,7 @@ def test_both_processes_hold_the_same_bytes(two_processes):
 
 def test_an_empty_share_stops_every_process(two_processes):
     assert all(process["refused"] for process in two_processes)
+
+
+def test_processes_that_reach_other_layers_stop_with_one_sentence(two_processes):
+    assert all("reach other layers" in process["told"] for process in two_processes)
