@@ -100,10 +100,11 @@ def test_start_training_and_export(name, model, tmp_path):
     after = logits(bundle)
     assert not torch.allclose(after, before, atol=1e-4)
 
-    if not adapter.layers:
-        classifier.save(bundle, tmp_path / "model")
+    if not method.exports_adapter:
+        with adapter.plain_model():
+            classifier.save(bundle, tmp_path / "model")
         again = classifier.load(model_settings(model, tmp_path / "model"), data_settings(), "cpu", 3)
-        assert torch.equal(logits(again), after)
+        assert (logits(again) - after).abs().max() <= (2e-5 if adapter.layers else 0)
         return
     export_adapter(tmp_path / "adapter", method.export(adapter), bundle.module, "classifier", bundle.head, "base")
     loaded = PeftModel.from_pretrained(untouched, tmp_path / "adapter").eval()
