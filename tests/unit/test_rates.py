@@ -124,6 +124,14 @@ def test_other_seeds_choose_as_often_another_rate_as_a_rerun_of_the_selection_do
     assert "missed" in tables(records)["rates"].notes[0]
 
 
+def test_a_choice_that_rests_on_one_seed_is_not_judged():
+    records = [tried("lora", "gsm8k", 100, lr, abs(k - 3), 0.5) for k, lr in enumerate(GRID)]
+    found = tables(records)
+    assert row(found["rates_math"], "lora")["moves"] == "–"
+    assert row(found["rates"], "math")["judged"] == "0" and row(found["rates"], "math")["choices that move"] == "–"
+    assert found["rates"].notes[0].startswith("No choice rests on two seeds") and "one seed of a task: 1." in found["rates"].notes[0]
+
+
 def test_a_main_table_shows_what_half_and_twice_the_rate_would_have_scored():
     finals = [record("eva", seed, 0.5, spec={"train": {"lr": 0.004}, "protocol": PROTOCOL}) for seed in range(2)]
     finals.append(record("lora", 0, 0.5, spec={"train": {"lr": 0.001}, "protocol": PROTOCOL}))

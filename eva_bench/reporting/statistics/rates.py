@@ -95,14 +95,17 @@ class Curve:
         """
         return {cell: self._lowest(self.losses[:, i]) for i, cell in enumerate(self.cells)}
 
-    def moved(self, steps: int = 1) -> float:
+    def moved(self, steps: int = 1) -> float | None:
         """How often the choice falls more than some steps of the grid away when seeds are drawn again.
 
-        Seeds are resampled within tasks, as often as there are seeds; the same draws every time.
+        Seeds are resampled within tasks, as often as there are seeds; the same draws every time. None where a task has
+        one seed, of which nothing can be drawn.
         """
         generator = np.random.default_rng(0)
         tasks = [cell[0] for cell in self.cells]
         of_task = [[i for i, name in enumerate(tasks) if name == task] for task in dict.fromkeys(tasks)]
+        if min(map(len, of_task), default=0) < 2:
+            return None
         draws = [np.sort(generator.choice(found, (RESAMPLES, len(found))), axis=1) for found in of_task]
         chosen, far = self.rates.index(self.chosen), 0
         for picked, times in Counter(map(tuple, np.hstack(draws).tolist())).items():

@@ -58,7 +58,7 @@ def _family(scale: str, family: str, methods: Mapping[str, Tuned], baseline: str
             ),
             _score(max(tuned.scores.values())),
             *(_score(tuned.score(factor * chosen)) for factor in (1, 0.5, 2)),
-            Cell(f"{100 * curve.moved():.0f} %", curve.moved()),
+            _share(curve.moved(), 0),
             Cell("edge" if curve.at_edge else ""),
         ]
         lines.append(Line(title, cells))
@@ -81,23 +81,34 @@ def _stability(scale: str, families: Mapping[str, Mapping[str, Tuned]]) -> Table
     lines = [_stable_line(family, list(methods.values())) for family, methods in families.items()]
     everything = [tuned for methods in families.values() for tuned in methods.values()]
     lines.append(_stable_line("all", everything))
-    share = mean(tuned.curve.moved() for tuned in everything)
-    kept = "kept" if share <= GOAL else "missed"
+    moved = [share for tuned in everything if (share := tuned.curve.moved()) is not None]
     notes = [
-        f"{100 * share:.1f} % of the choices move by more than one step (goal: at most {100 * GOAL:.0f} %, {kept}).",
+        f"{_verdict(moved)} Not judged, as they rest on one seed of a task: {len(everything) - len(moved)}.",
         NOTES[-1],
         origin([run for tuned in everything for run in tuned.runs]),
     ]
-    header = ["family", "methods", "choices that move", "choices that ever move", "at the edge"]
+    header = ["family", "methods", "judged", "choices that move", "choices that ever move", "at the edge"]
     title = full_title("Learning rates: would other seeds choose others?", scale, None)
     return Table("rates", scale, None, title, header, lines, notes)
 
 
+def _verdict(moved: Sequence[float]) -> str:
+    if not moved:
+        return "No choice rests on two seeds of every task."
+    kept = "kept" if mean(moved) <= GOAL else "missed"
+    found = f"{100 * mean(moved):.1f} % of the choices move by more than one step"
+    return f"{found} (goal: at most {100 * GOAL:.0f} %, {kept})."
+
+
 def _stable_line(name: str, found: Sequence[Tuned]) -> Line:
-    moved = [tuned.curve.moved() for tuned in found]
-    edges = sum(tuned.curve.at_edge for tuned in found)
-    cells = [Cell(str(len(found)), len(found)), Cell(f"{100 * mean(moved):.1f} %", mean(moved))]
-    return Line(name, [*cells, Cell(str(sum(map(bool, moved))), sum(map(bool, moved))), Cell(str(edges), edges)])
+    moved = [share for tuned in found if (share := tuned.curve.moved()) is not None]
+    counts = [len(found), len(moved), sum(map(bool, moved)), sum(tuned.curve.at_edge for tuned in found)]
+    methods, judged, ever, edges = (Cell(str(count), count) for count in counts)
+    return Line(name, [methods, judged, _share(mean(moved) if moved else None, 1), ever, edges])
+
+
+def _share(share: float | None, digits: int) -> Cell:
+    return Cell() if share is None else Cell(f"{100 * share:.{digits}f} %", share)
 
 
 def _interval(found: Interval | None) -> Cell:
