@@ -129,7 +129,8 @@ def test_a_choice_that_rests_on_one_seed_is_not_judged():
     found = tables(records)
     assert row(found["rates_math"], "lora")["moves"] == "–"
     assert row(found["rates"], "math")["judged"] == "0" and row(found["rates"], "math")["choices that move"] == "–"
-    assert found["rates"].notes[0].startswith("No choice rests on two seeds") and "one seed of a task: 1." in found["rates"].notes[0]
+    note = found["rates"].notes[0]
+    assert note.startswith("No choice rests on two seeds") and "one seed of a task: 1." in note
 
 
 def test_a_main_table_shows_what_half_and_twice_the_rate_would_have_scored():
