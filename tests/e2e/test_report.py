@@ -191,7 +191,7 @@ def test_trade_offs_and_rates_take_their_axes_and_families(browser):
         for row in zip(*[iter(texts(browser, "#view tbody th, #view tbody td"))] * 10, strict=True)
     }
     assert rows["lora"][:4] == ["0.01", "80.0", "30.0", "30.0"] and rows["lora"][7] == "baseline"
-    assert rows["eva"][:4] == ["0.02", "80.0", "30.0", "not run"] and rows["eva"][8] == "0 %"
+    assert rows["eva"][:4] == ["0.02", "80.0", "30.0", "not run"] and rows["eva"][8] == "one seed"
     assert "a wider grid may be better: eva." in texts(browser, ".warning")[0]
 
 

@@ -30,7 +30,7 @@ function rateCells(curve, isBaseline) {
   return [
     { text: String(curve.chosen), sort: curve.chosen }, near(curve.chosen), near(curve.chosen / 2), near(2 * curve.chosen), { text: points(best, false), sort: best },
     { text: low === high ? String(low) : `${low} to ${high}`, sort: high / low }, { text: rateInterval(curve.optimum), sort: curve.optimum[0] },
-    { text: isBaseline ? "baseline" : rateInterval(curve.times), sort: curve.times?.[0] ?? null }, { text: curve.moves === null ? "–" : `${Math.round(100 * curve.moves)} %`, sort: curve.moves },
+    { text: isBaseline ? "baseline" : rateInterval(curve.times), sort: curve.times?.[0] ?? null }, { text: curve.moves === null ? "one seed" : `${Math.round(100 * curve.moves)} %`, sort: curve.moves ?? -1 },
   ];
 }
 
