@@ -17,7 +17,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("target", ["tables", "figures", "report", "claims", "benchmark", "run"])
 def test_a_setting_outside_of_args_is_refused(target):
     done = make(target, "results_dir=mine")
-    assert done.returncode == 2 and "results_dir. Settings of a command go into ARGS" in done.stderr
+    assert done.returncode == 2 and 'results_dir. Settings of a command go into ARGS' in done.stderr
     assert make(target, "ARGS=results_dir=mine").returncode == 0
 
 
