@@ -180,4 +180,4 @@ def data_identity(name: str, root: str | None, runs_dir: str) -> DataIdentity:
     for split, facts in info["splits"].items():
         found[split] = cached_sha256(local_file(name, split, root), runs_dir)
         pinned &= facts.get("sha256") in (None, found[split])
-    return DataIdentity(name=name, revision=info["revision"], sha256=found, as_pinned=pinned)
+    return DataIdentity(name=name, revision=info.get("revision"), sha256=found, as_pinned=pinned)

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from eva_bench.assets import catalogue
+from eva_bench.assets.identity import data_identity
 from eva_bench.assets.tables import FORMATS, read_table
 from eva_bench.system.errors import UserError
 
@@ -77,3 +78,12 @@ def test_what_is_no_table_is_refused_in_one_sentence(name, content, reason, refu
 
 def test_a_table_without_rows_is_refused(refusal):
     assert refusal("rows.csv", b"a,b\n") == "Data set 'own/rows' has no rows in split 'train'."
+
+
+def test_rows_that_no_hub_has_need_no_revision(tmp_path, monkeypatch):
+    entry = {"by_hand": "written by me", "licence": "own", "splits": {"train": {"file": "train.csv"}}}
+    monkeypatch.setitem(catalogue.manifest(), "own/rows", entry)
+    (tmp_path / "own/rows").mkdir(parents=True)
+    (tmp_path / "own/rows/train.csv").write_text("text,label\na,0\n")
+    found = data_identity("own/rows", str(tmp_path), str(tmp_path / "runs"))
+    assert found.revision is None and set(found.sha256) == {"train"}
