@@ -6,11 +6,25 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
+POCKET_MODELS := language exam encoder vision decision
 
 # `make tables results_dir=mine` would be ignored by make: settings go to the command in ARGS.
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(filter-out ARGS SUITE TASK SCALE MODEL DATA PYTHON VENV,$(GIVEN))
 $(if $(UNKNOWN),$(error unknown: $(UNKNOWN). Settings of a command go into ARGS, as in: make tables ARGS="results_dir=mine"))
+
+# `make run TASK=math` would be ignored, too: each name with the targets that read it.
+ARGS_GO_TO := run test tables figures probes report claims perf gpu-check benchmark pretrain select fetch status submit retry wandb-sync
+SUITE_GO_TO := status submit retry
+TASK_GO_TO := fetch
+SCALE_GO_TO := fetch
+DATA_GO_TO := fetch
+MODEL_GO_TO := fetch pretrain
+GOALS := $(or $(MAKECMDGOALS),$(.DEFAULT_GOAL))
+ifeq ($(MAKELEVEL),0)
+CHECKED := $(foreach name,$(filter-out PYTHON VENV,$(GIVEN)),$(if $(filter $($(name)_GO_TO),$(GOALS)),,$(error \
+	'make $(GOALS)' does not read $(name); these do: $($(name)_GO_TO)$(if $(filter ARGS,$(name)),,. Settings of a command go into ARGS)))))
+endif
 
 .PHONY: help setup run test matrix lint perf gpu-check benchmark fetch tables claims probes figures report screen pretrain select check-tables clean status submit retry wandb-sync test-faults
 
@@ -75,8 +89,8 @@ benchmark: $(READY)  ## The whole pocket benchmark in two processes, then tables
 	$(MAKE) tables figures report ARGS="$(filter results_dir=%,$(ARGS))"
 
 pretrain: $(READY)  ## Make the pocket models again (an hour), or one of them: make pretrain MODEL=vision
-	@for model in language exam encoder vision decision; do \
-		if [ -z "$(MODEL)" ] || [ "$(MODEL)" = $$model ]; then $(PY) -m pocket.pretrain.$$model $(ARGS) || exit; fi; done
+	$(if $(filter-out $(POCKET_MODELS),$(MODEL)),$(error unknown MODEL=$(MODEL). Known: $(POCKET_MODELS)))
+	@for model in $(or $(MODEL),$(POCKET_MODELS)); do $(PY) -m pocket.pretrain.$$model $(ARGS) || exit; done
 
 select: $(READY)  ## Choose learning rates from stage=tune records: make select ARGS="scale=pocket family=math"
 	$(PY) -m eva_bench.sweeps.tune $(ARGS)

@@ -72,6 +72,9 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserError: no such probe, an unknown argument, or something that cannot be analysed.
     """
+    if {"-h", "--help"} & set(arguments):
+        say(USAGE)
+        return 0
     if not arguments or "=" in arguments[0]:
         raise UserError(USAGE)
     name = arguments[0]

@@ -102,7 +102,7 @@ def _fields(kind: type[Arguments]) -> dict[str, FieldInfo]:
 
 
 def _known(kind: type[Arguments]) -> str:
-    return f"Known: {', '.join(_fields(kind))}."
+    return f"Known: {', '.join(_fields(kind))}." if _fields(kind) else "This command takes no arguments."
 
 
 def help_text(kind: type[Arguments]) -> str:

@@ -12,6 +12,7 @@ from eva_bench.run import fetch
 from eva_bench.sweeps import slurm, status, tune
 from eva_bench.system import paths
 from eva_bench.system.arguments import guarded, help_text, parse
+from perf import main as performance
 
 COMMANDS = {
     "select": (tune, tune.TuneArguments),
@@ -87,3 +88,11 @@ def test_ctrl_c_is_130():
         raise KeyboardInterrupt
 
     assert guarded(stop) == 130
+
+
+def test_the_figures_of_speed_take_no_arguments_and_say_so_before_they_measure(capsys, monkeypatch):
+    monkeypatch.setattr(performance.core, "main", lambda: pytest.fail("measured"))
+    assert performance.main(["results_dir=mine"]) == 2
+    assert "Unknown argument 'results_dir'. This command takes no arguments." in capsys.readouterr().err
+    assert performance.main(["--help"]) == 0
+    assert "results/bench" in capsys.readouterr().out

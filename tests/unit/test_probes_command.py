@@ -111,6 +111,12 @@ def test_mistakes_of_the_command_line(adapter, tmp_path, capsys):
         assert sentence in refused(tmp_path, capsys, *arguments), arguments
 
 
+def test_help_is_no_mistake(capsys):
+    for arguments in (["--help"], ["intruders", "--help"]):
+        assert command.main(arguments) == 0
+        assert capsys.readouterr().out.startswith("Usage: python -m eva_bench.probes <probe>")
+
+
 def test_adapters_that_belong_elsewhere(adapter, tmp_path, capsys):
     copy = shutil.copytree(adapter, tmp_path / "copy")
     given = ("intruders", f"adapter={copy}", f"base={BASE}")
