@@ -72,7 +72,7 @@ def summary(record: Record, spec: RunSpec, record_path: Path, tracking: str | No
     lines = ["", f"{record.status.upper()}  {record.run_id}"]
     if record.error:
         lines.append(f"  reason      {record.error.splitlines()[0]}")
-    lines += [f"  {name:<28}{line}" for name, line in _metric_lines(record)]
+    lines += [f"  {name:<27} {line}" for name, line in _metric_lines(record)]
     if record.trainable_parameters is not None:
         predicted = f"{record.tokens:,} {PREDICTIONS[spec.model.kind]}"
         lines.append(f"  trained     {record.trainable_parameters:,} parameters, {record.steps} steps, {predicted}")
@@ -84,6 +84,8 @@ def summary(record: Record, spec: RunSpec, record_path: Path, tracking: str | No
     for name, what in (("adapter", "stock PEFT LoRA"), ("model", "whole checkpoint")):
         if (folder / name).is_dir():
             lines.append(f"  {name:<11} {folder / name}  ({what})")
+    if (folder / "episode.gif").is_file():
+        lines.append(f"  film        {folder / 'episode.gif'}")
     if tracking:
         lines.append(f"  W&B         {tracking}")
     if record.status == "interrupted":

@@ -44,6 +44,7 @@ class Bar:
         self.quiet_s = quiet_s
         self.start = self.last_line = time.monotonic()
         self.tenth = 0
+        self.said = -1  # how much was done when the last line was printed
         self.patience_s = 10.0  # for the first line that can say how long it takes
         self.progress: Progress | None = None
 
@@ -71,14 +72,17 @@ class Bar:
 
     def _print(self, done: int, total: int, note: str) -> None:
         now, tenth = time.monotonic(), 10 * done // max(total, 1)
+        if done == self.said:
+            return
         if done == 0:
             say(f"{self.title}: 0/{total}")
+            self.said = 0
         elif tenth > self.tenth or now - self.last_line > self.patience_s or done == total:
             speed = done / max(now - self.start, 1e-9)
             left = max(total - done, 0) / max(speed, 1e-9)
             parts = (f"{self.title}: {done}/{total}", note, f"{speed:.1f}/s, {duration(left)} left")
             say("  ".join(filter(None, parts)))
-            self.tenth, self.last_line, self.patience_s = tenth, now, 60.0
+            self.said, self.tenth, self.last_line, self.patience_s = done, tenth, now, 60.0
 
     def close(self) -> None:
         if self.progress is not None:

@@ -123,3 +123,25 @@ def test_in_a_pipe_there_is_a_line_at_the_start_and_one_after_ten_seconds(capsys
         clock[0] = float(second)
         bar(second, 100_000)
     assert [line.split(":")[1].split("/")[0] for line in capsys.readouterr().out.splitlines()] == [" 0", " 11", " 72"]
+
+
+def test_in_a_pipe_no_line_is_printed_twice(capsys):
+    bar = Bar("answers")
+    for done in (0, 0, 0, 1, 2, 2):
+        bar(done, 2)
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "answers: 0/2",
+        "answers: 1/2",
+        "answers: 2/2",
+    ]
+
+
+def test_the_summary_keeps_long_names_apart_and_names_the_film(tmp_path):
+    spec = make_spec({"where": {"runs_dir": str(tmp_path)}})
+    found = record(metrics={"subject/Counting & Probability": 0.5})
+    assert "film" not in summary(found, spec, tmp_path)
+    film = tmp_path / found.run_id / "episode.gif"
+    film.parent.mkdir()
+    film.touch()
+    said = summary(found, spec, tmp_path)
+    assert "subject/Counting & Probability – -> 50.0 %" in said and f"film        {film}" in said
