@@ -52,7 +52,8 @@ def run_cell(spec: RunSpec, session: Session | None = None) -> int:
             with store.claim(spec.run_id, spec.where.wait, lambda: say("waiting: another process runs this cell")):
                 if _is_done(store, spec, session is None):  # finished by the process we waited for
                     return 0
-                if store.read(spec) and session is None and not spec.where.force:
+                known = store.read(spec)
+                if known and known.status == "ok" and session is None and not spec.where.force:
                     say(
                         "recorded before, but the adapter is not here: the run is made again "
                         "and compared with its record"

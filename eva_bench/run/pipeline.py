@@ -138,6 +138,7 @@ def _train(run: Run, bundle: ModelBundle, adapter: Adapter, data: TrainData, eva
         if found is None:
             _train_now(run, bundle, adapter, data, eval_rows, finished)
         else:
+            say("training: done before with the same settings, its weights are taken (force=true trains anew)")
             tensors, facts = found
             adapter.load_state_dict(tensors)
             _keep_facts(run, train.TrainResult(**facts))
