@@ -81,7 +81,7 @@ def check_added_and_removed(overrides: Sequence[str]) -> None:
 
 
 def _similar_keys(dotted: str) -> str:
-    return did_you_mean(dotted, known_settings())
+    return did_you_mean(dotted, known_settings() | {"suite"})
 
 
 def known_settings() -> set[str]:

@@ -78,11 +78,12 @@ def _what_was_computed(states: Sequence[CellState], specs: Sequence[RunSpec]) ->
     """Where the scores above come from, and how to have them computed all the same."""
     computed = {spec.run_id for spec in specs}
     known = [item for item in states if item.state in ("ok", "suspicious") and item.cell.run_id not in computed]
-    folder = Path(states[0].cell.spec.where.results_dir) / "records"
+    results = states[0].cell.spec.where.results_dir
     line = f"{len(specs)} of {len(states)} cells were computed now"
     if known:
-        line += f", {len(known)} from the records in {folder}; force=true runs them all the same"
-    return f"{line}. Tables: make tables."
+        line += f", {len(known)} from the records in {Path(results) / 'records'}; force=true runs them all the same"
+    elsewhere = "" if Path(results) == Path("results") else f' ARGS="results_dir={results}"'
+    return f"{line}. Tables: make tables{elsewhere}."
 
 
 def left_to_do(states: Sequence[CellState]) -> list[RunSpec]:

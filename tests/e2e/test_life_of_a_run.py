@@ -45,7 +45,8 @@ def test_the_same_command_twice_trains_once(command, small_run, places, monkeypa
 def test_another_evaluation_reuses_the_training(command, small_run, places, monkeypatch, tmp_path):
     assert command(*LORA, *small_run, *places)[0] == 0
     monkeypatch.setattr(train, "fit", None)  # a call would fail
-    code, *_ = command(*LORA, *small_run, *places, "eval.limit=3")
+    code, out, _ = command(*LORA, *small_run, *places, "eval.limit=3")
+    assert "training: done before with the same settings" in out
     records = Store(tmp_path / "results").read_all()
     assert code == 0 and len(records) == 2 and len({record.train_id for record in records}) == 1
     assert sorted(record.reused["train"] for record in records) == [False, True]
@@ -75,7 +76,8 @@ def test_a_sweep_runs_every_cell_and_reports_the_worst_exit_code(command, small_
     code, out, _ = command(*sweep)
     records = Store(tmp_path / "results").read_all()
     assert code == 0 and [record.status for record in records] == ["ok"] * 4
-    assert "4 of 4 cells were computed now." in out and "Next: " not in out
+    assert f'4 of 4 cells were computed now. Tables: make tables ARGS="results_dir={tmp_path}/results"' in out
+    assert "Next: " not in out
     assert len(re.findall(r"exact_match_strict \d\.\d{3}\b", out)) == 4  # of the table: percentages have one digit
     code, out, _ = command(*sweep)
     assert code == 0 and "0 of 4 cells were computed now, 4 from the records in" in out and "force=true" in out

@@ -86,7 +86,8 @@ def tables(arguments: TablesArguments) -> int:
     archive = Archive.load(results)
     found, own = all_tables(archive)
     if not found:
-        hint = "python run.py method=eva task=gsm8k makes one"
+        elsewhere = "" if results == Path("results") else f" results_dir={results}"
+        hint = f"python run.py method=eva task=gsm8k{elsewhere} makes one"
         print(f"no tables: {results / 'records'} holds no finished runs of a table ({hint})")
         return 0
     try:
