@@ -37,7 +37,7 @@ def introduction(spec: RunSpec) -> str:
             f"An experiment of your own ({', '.join(own)}): tables show it apart from the benchmark. "
             "results_dir=mine keeps its record apart, too."
         )
-    if not own_inputs(spec):
+    if not own_inputs(spec) and spec.model.kind != "decision":  # there is no public model for control
         lines.append(f"Next: {spec.scale.hint.format(task=spec.task.name)}.")
     return "\n".join(lines)
 

@@ -20,6 +20,8 @@ def test_the_first_line_says_whose_model_and_data_these_are():
     ours = introduction(make_spec(SCALE | {"model": {"path": "pocket:language"}}))
     assert "scale=pocket (small stand-ins)" in ours and "Next: scale=lite." in ours and "model.path" not in ours
     own = introduction(make_spec(SCALE | {"data": {"root": "/data"}, "model": {"path": "/x/model"}}))
+    control = introduction(make_spec(SCALE | {"model": {"path": "pocket:decision", "kind": "decision"}}))
+    assert "stand-ins" in control and "Next" not in control  # no public model can be fetched for it
     assert "stand-ins" not in own and "Next" not in own and "(model.path)" in own and "(data.root)" in own
 
 

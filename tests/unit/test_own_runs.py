@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eva_bench.records.store import Store
+from eva_bench.reporting import figures
 from eva_bench.reporting.tables import main
 from tests.records import record
 
@@ -53,6 +54,8 @@ def test_only_own_runs_make_a_table_too(tmp_path, capsys):
     Store(tmp_path).write(own(0, 0.8, **CASES["data.root"]))
     assert main([f"results_dir={tmp_path}"]) == 0
     assert "own-pocket.md" in capsys.readouterr().out
+    assert figures.main([f"results_dir={tmp_path}"]) == 0
+    assert "no finished runs of the benchmark, and 1 of your own, which tables and" in capsys.readouterr().out
 
 
 def test_runs_of_a_suite_are_not_own_runs(tmp_path, capsys):

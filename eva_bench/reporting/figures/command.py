@@ -15,6 +15,7 @@ from eva_bench.reporting.figures.rates import draw_rates
 from eva_bench.reporting.figures.scores import draw_differences, draw_pareto, draw_ranks, families_of
 from eva_bench.reporting.figures.style import STYLE, Drawing
 from eva_bench.reporting.figures.training import draw_curves
+from eva_bench.reporting.tables.own import own_runs
 from eva_bench.reporting.tables.selection import Selection, select
 from eva_bench.reporting.tables.spec import read_table
 from eva_bench.system.arguments import Arguments, run_command
@@ -84,10 +85,16 @@ def figures(arguments: FiguresArguments) -> int:
     results = arguments.results_dir
     folder = results / "figures"
     try:
-        count = write_figures(Archive.load(results), folder)
+        archive = Archive.load(results)
+        count = write_figures(archive, folder)
     except OSError as error:
         raise UserError(f"figures cannot be written to '{folder}': {error.strerror}.") from error
-    print(f"{count} figures in {folder}" if count else f"no figures: {results / 'records'} holds no finished runs")
+    if count:
+        print(f"{count} figures in {folder}")
+    else:
+        own = len(own_runs(archive.runs, ()))
+        there = f", and {own} of your own, which tables and report show" if own else ""
+        print(f"no figures: {results / 'records'} holds no finished runs of the benchmark{there}")
     return 0
 
 
