@@ -331,6 +331,16 @@ def no_records(tmp_path) -> Path:
     return tmp_path / "report/index.html"
 
 
+def test_own_runs_alone_are_on_the_first_screen(tmp_path, opened):
+    line = {"command_line": ["method=eva", "task=gsm8k", "train.lr=1"]}
+    Store(tmp_path).write(record("eva", 0, 0.8, spec={"train": {"lr": 1.0}}, origins=line))
+    assert main([f"results_dir={tmp_path}"]) == 0
+    browser = opened(tmp_path / "report/index.html")
+    (shown,) = texts(browser, "#view")
+    assert "Own runs, scale=pocket" in shown and "train.lr=1" in shown and "No table has records" not in shown
+    assert browser.complaints == []
+
+
 def test_no_records_at_all_give_a_page_that_says_so(no_records):
     text = no_records.read_text(encoding="utf-8")
     assert "No table has records yet" in text and "Nothing has been run at scale lite, paper, pocket" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eva_bench.records.store import Store
-from eva_bench.reporting import figures
+from eva_bench.reporting import figures, page
 from eva_bench.reporting.tables import main
 from tests.records import record
 
@@ -56,6 +56,9 @@ def test_only_own_runs_make_a_table_too(tmp_path, capsys):
     assert "own-pocket.md" in capsys.readouterr().out
     assert figures.main([f"results_dir={tmp_path}"]) == 0
     assert "no finished runs of the benchmark, and 1 of your own, which tables and" in capsys.readouterr().out
+    assert page.main([f"results_dir={tmp_path}"]) == 0
+    first_screen = (tmp_path / "report/index.html").read_text()
+    assert "There are: Own runs, scale=pocket." in first_screen and "<p>No table has records yet." not in first_screen
 
 
 def test_runs_of_a_suite_are_not_own_runs(tmp_path, capsys):

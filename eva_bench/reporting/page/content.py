@@ -46,6 +46,7 @@ def content(archive: Archive, runs_dir: Path) -> dict[str, Any]:
         "origin": origin(archive.runs) if archive.runs else "No records yet.",
         "pocket": POCKET if "pocket" in archive.scales() else "",
         "overall": overall,
+        "titles": [table.title for table in tables],
         "not_run": missing,
         "main": pack(main),
         "blocks": run_blocks(archive.runs, runs_dir),

@@ -3,7 +3,7 @@
 
 function showCompare(page, data) {
   const scale = scaleOf(data);
-  if (!scale) return page.append(make("p", "Nothing has been run."));
+  if (!scale) return page.append(make("p", "No run of the benchmark is here."));
   const methods = Object.keys(scale.methods);
   const ours = methods.includes(state.get("a")) ? state.get("a") : methods.find((method) => method !== scale.baseline) ?? methods[0];
   const theirs = methods.includes(state.get("b")) ? state.get("b") : methods.includes(scale.baseline) && ours !== scale.baseline ? scale.baseline : methods.find((method) => method !== ours) ?? ours;

@@ -44,6 +44,7 @@ function tieGroups(scale, family) {
 
 function showOverview(page, data) {
   const scale = scaleOf(data);
+  if (!scale && data.tables.length) return showTables(page, data); // one's own runs alone
   if (!scale) return page.append(make("p", "No table has records yet. `python run.py method=eva task=gsm8k` makes the first one."));
   const family = familyOf(scale);
   const methods = Object.keys(scale.methods);
@@ -77,7 +78,7 @@ function showOverview(page, data) {
 
 function showTradeoffs(page, data) {
   const scale = scaleOf(data);
-  if (!scale) return page.append(make("p", "Nothing has been run."));
+  if (!scale) return page.append(make("p", "No run of the benchmark is here."));
   const family = familyOf(scale);
   const axes = ["mean score", ...data.measures.filter((name) => Object.values(scale.measures).some((found) => name in (found[family] ?? {})))];
   const axis = (name, fallback) => (axes.includes(state.get(name)) ? state.get(name) : axes.includes(fallback) ? fallback : axes[0]);
