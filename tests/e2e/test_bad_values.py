@@ -19,6 +19,7 @@ from tests.e2e.conftest import SHORT_RUN
         (("task=gsmk8",), ("Unknown task 'gsmk8'", "Did you mean 'gsm8k'")),
         (("task=glu",), ("Unknown task 'glu'", "Did you mean 'glue'")),
         (("methd=eva",), ("Unknown setting 'methd'", "Did you mean 'method'")),
+        (("--nosuch",), ("There is no option '--nosuch'", "--help")),
         (("suit=smoke",), ("Unknown setting 'suit'", "Did you mean 'suite'")),
         (("scale=papr",), ("Unknown scale 'papr'", "Did you mean 'paper'", "pocket")),
         (("model=llama2",), ("Unknown model 'llama2'", "Did you mean 'llama2_7b'")),
