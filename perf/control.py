@@ -21,7 +21,7 @@ from pocket.datasets import metaworld
 from tasks.control.environment import CW10, STEPS, Environment
 from tasks.control.experts import demonstrate, policy
 from tasks.control.rollout import play, side_by_side
-from tasks.metaworld import Player
+from tasks.metaworld import Player, one_thread
 
 EPISODES = 24
 TASKS = ("window-close", "push", "stick-pull")  # the cheapest, a middling and the dearest environment to step
@@ -52,7 +52,7 @@ def evaluation(name: str, together: int, workers: int) -> tuple[float, float]:
     bundle = models.load(spec.model, spec.data, "cpu")
     stepping = 0.0
 
-    with torch.inference_mode(), side_by_side(name, together, workers) as environments:
+    with torch.inference_mode(), one_thread(), side_by_side(name, together, workers) as environments:
         environments.reset(range(together))  # worker processes have started
         step = environments.step
 

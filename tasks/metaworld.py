@@ -6,7 +6,8 @@ arXiv:2306.14884): the model is asked for the largest return in its training dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -131,13 +132,31 @@ class MetaWorld(Task):
             if problem := record(self.environment, int(rows[0]["seed"]), player, file.with_name("episode.gif")):
                 warn(f"no animation: {problem}")
         size = min(evaluation.settings.batch_size, len(rows))
-        with torch.inference_mode(), side_by_side(self.environment, size, torch.get_num_threads()) as environments:
+        with (
+            torch.inference_mode(),
+            one_thread() as threads,
+            side_by_side(self.environment, size, threads) as environments,
+        ):
             return answer_rows(rows, file, size, answer, evaluation.progress)
 
     def score(self, samples: Sequence[dict]) -> dict[str, float]:
         """Success at the last step and at any, mean return, and the scripted expert on the same episodes."""
         names = ("success", "success_any", "return", "expert_success", "expert_return")
         return {name: sum(sample[name] for sample in samples) / len(samples) for name in names}
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Leave one thread to torch meanwhile; yields how many it had, for environments to step in.
+
+    Idle threads of torch wait busily for a while, on cores that the environments' processes need.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Player:

@@ -1,6 +1,6 @@
 """What held-out pretraining data needs beside generators: `python -m pocket.pretrain.held_out`.
 
-Writes `pocket/weights/held_out/`: for control, windows of new episodes of the experts of the 40 pretraining tasks; for
+Writes `pocket/weights/held_out/`: for control, windows of new episodes of the experts of the pretraining tasks; for
 vision, linear readouts of the class token, because pretraining threw its heads away. They are fitted to the pretrained
 model once and then stay as they are, for every fine-tuned model.
 """
@@ -33,7 +33,7 @@ DECAY = 1e-3
 def windows() -> dict[str, np.ndarray]:
     """Inputs of the decision transformer and the experts' actions, each (windows, context, ...)."""
     config = SIZES["pocket"]
-    rows = [row for name in seen_tasks() for row in episodes(name, "held-out", EPISODES, NOISE)]
+    rows = [row for name in seen_tasks("pocket") for row in episodes(name, "held-out", EPISODES, NOISE)]
     cut = list(Windows(rows, config.context, config.reward_scale, STRIDE))  # whole windows: STRIDE divides an episode
     return {name: np.stack([window[name] for window in cut]) for name in cut[0]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import torch
 from eva_bench.methods.base import target_layers
 from eva_bench.models import decision
 from eva_bench.settings.compose import compose_spec
+from eva_bench.settings.schema import EvalSettings
 from eva_bench.system.errors import UserError
 from eva_bench.system.files import sha256_of
 from eva_bench.system.paths import CONF
+from eva_bench.task import Evaluation
 from pocket.datasets import metaworld as generator
-from pocket.pretrain.decision import FOLDER, SIZES
+from pocket.pretrain.decision import FOLDER, SIZES, seen_tasks
 from tasks import npz
 from tasks.control.environment import CW10, Environment, task_names
 from tasks.control.experts import demonstrate, policy
@@ -107,9 +110,12 @@ def test_scores_are_of_the_last_step_and_of_any():
     assert scores == {"success": 0.25, "success_any": 0.75, "return": 15.0, "expert_success": 1.0, "expert_return": 9.0}
 
 
-def test_there_are_ten_tasks_and_forty_others():
+def test_there_are_ten_tasks_and_forty_others_of_which_the_pocket_model_knows_those_with_other_objects():
     assert len(task_names()) == 50
     assert len(CW10) == len(set(CW10) & set(task_names())) == 10
+    assert len(seen_tasks("paper")) == 40 and not set(seen_tasks("paper")) & set(CW10)
+    left_out = {"window-open", "faucet-open", "handle-press", "handle-pull", "handle-pull-side", "stick-push"}
+    assert set(seen_tasks("paper")) - set(seen_tasks("pocket")) == left_out | {"peg-insert-side"}
 
 
 def test_an_unknown_environment_is_refused_with_near_names():
@@ -175,6 +181,28 @@ def test_workers_give_what_one_process_gives():
             for one, other in zip(alone.step(actions), shared.step(actions), strict=True):
                 assert np.array_equal(one, other)
         assert shared.reset([4]).shape == (1, 39)  # the last chunk of an evaluation may be smaller
+
+
+def test_torch_computes_with_one_thread_while_environments_have_the_cores(monkeypatch, tmp_path):
+    seen = []
+
+    @contextmanager
+    def asked(name, count, workers):
+        seen.append((count, workers, torch.get_num_threads()))
+        raise UserError("seen")
+        yield
+
+    monkeypatch.setattr("tasks.metaworld.side_by_side", asked)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        rows, settings = trajectories(2), EvalSettings(batch_size=8)
+        evaluation = Evaluation(rows, "push", settings, data_settings(), tmp_path / "samples", lambda *_: None)
+        with pytest.raises(UserError, match="seen"):
+            make_task(TASK).evaluate(tiny_model(tmp_path), evaluation)
+        assert seen == [(2, 3, 1)] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_success_at_the_last_step_is_not_success_at_any(monkeypatch):
@@ -266,7 +294,7 @@ def test_the_committed_weights_are_those_of_the_manifest():
     for name, checksum in facts["sha256"].items():
         assert sha256_of(FOLDER / name) == checksum
     assert facts["parameters"] <= 2e6 and facts["data_version"] == generator.VERSION
-    assert len(facts["success_by_task"]) == 40 and not set(CW10) & set(facts["success_by_task"])
+    assert list(facts["success_by_task"]) == seen_tasks("pocket")
     assert decision._config(FOLDER) == SIZES["pocket"]
 
 
