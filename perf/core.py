@@ -12,6 +12,7 @@ from eva_bench.system.paths import RESULTS
 from perf import page, process
 from perf.training import Training
 
+LIBRARIES = "import peft, torch; from transformers import AutoTokenizer, LlamaForCausalLM"
 RUN = [sys.executable, "run.py", "method=eva", "task=gsm8k"]
 STEPS, BLOCKS = 25, 4
 
@@ -29,6 +30,7 @@ def measure() -> dict[str, dict]:
     helped = [process.run([sys.executable, "run.py", "--help"]).checked().seconds for _ in range(3)]
     imported = "import sys, eva_bench.reporting.tables; sys.exit('torch' in sys.modules)"
     torch_free = process.run([sys.executable, "-c", imported])
+    libraries = process.run([sys.executable, "-c", LIBRARIES]).checked()
     runs = {name: Training(name, "gsm8k", STEPS) for name in ("lora", "sorsa", "svfit")}
     bare = Training("lora", "gsm8k", STEPS)
     loops: dict[str, list[float]] = {name: [] for name in ("bare", *runs)}
@@ -39,8 +41,9 @@ def measure() -> dict[str, dict]:
     return {
         "cold run of method=eva task=gsm8k": page.figure(round(cold.seconds, 1), "s", "<= 20"),
         "of it outside training, evaluation and initialisation": page.figure(
-            round(cold.seconds - sum(record.costs[phase].seconds for phase in page.WORK), 1), "s", "<= 2"
+            round(cold.seconds - page.work(record.costs), 1), "s", "<= 2"
         ),
+        "importing torch, transformers and peft alone": page.figure(round(libraries.seconds, 1), "s"),
         "run.py --help": page.figure(round(median(helped), 2), "s", "<= 0.7"),
         "its peak memory": page.figure(round(cold.peak_bytes / 1e9, 2), "GB", "<= 2.5"),
         "the same command again": page.figure(round(again.seconds, 1), "s", "<= 5"),

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eva_bench.system.files import write_atomically
+from eva_bench.system.meter import Cost
 from eva_bench.system.paths import RESULTS
 
 FOLDER = RESULTS / "bench"
-WORK = ("eval_before", "init", "train", "eval")  # phases of a run that are its work and not overhead
+# Phases of a run that are its work and not overhead.
+WORK = ("eval_before", "forgetting_before", "init", "train", "eval", "forgetting")
+
+
+def work(costs: Mapping[str, Cost]) -> float:
+    """Seconds of a run that are its work, from the costs of its record."""
+    return sum(cost.seconds for phase, cost in costs.items() if phase in WORK)
 
 
 def figure(value: float, unit: str, target: str = "-", **details: Any) -> dict[str, Any]:

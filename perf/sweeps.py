@@ -67,7 +67,7 @@ def _overhead(folder: Path) -> dict:
     assert len(files) == 6, stdout
     ends = [path.stat().st_mtime_ns / 1e9 for path in files]
     costs = [load_record(path.read_text()).costs for path in files]
-    work = [sum(cost[phase].seconds for phase in page.WORK) for cost in costs]
+    work = [page.work(cost) for cost in costs]
     overheads = [end - before - busy for before, end, busy in zip(ends, ends[1:], work[1:], strict=False)]
     return page.figure(round(median(overheads), 2), "s", "<= 0.5", cells=[round(value, 2) for value in overheads])
 
@@ -109,7 +109,7 @@ def _slurm(quick: bool) -> dict:
         seconds, states, stdout = _smoke(folder, quick, *job, environment=cluster.environment)
         assert states == ["ok"] * 7, stdout
         records = Store(folder / "results").read_all()
-        work = sum(cost.seconds for record in records for phase, cost in record.costs.items() if phase in page.WORK)
+        work = sum(page.work(record.costs) for record in records)
         return {
             "smoke suite, SLURM, one cell a job, one job at a time": page.figure(round(seconds, 1), "s", "-"),
             "overhead of a cell as a SLURM job of its own": page.figure(round((seconds - work) / 7, 2), "s", "stated"),

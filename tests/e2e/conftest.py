@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from eva_bench import cli, models
 from eva_bench.probes import forgetting
 from eva_bench.system import paths
 from pocket.datasets import gsm8k
+from tests.browser import Browser, executable
 from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF, ROOT
 
@@ -142,3 +144,19 @@ def own_conf(tmp_path, monkeypatch) -> Path:
     shutil.copytree(CONF, folder)
     monkeypatch.setattr(paths, "CONF", folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """A function that opens a page; where there is no browser, the tests that look at one are skipped, visibly."""
+    if executable() is None:
+        pytest.skip("no Chromium on this machine: the page is not tested in a browser")
+    with ExitStack() as browsers:
+
+        def open_page(file: Path) -> Browser:
+            browser = browsers.enter_context(Browser(tmp_path_factory.mktemp("profile")))
+            browser.open(file.as_uri())
+            browser.wait("document.body.dataset.ready")
+            return browser
+
+        yield open_page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import ExitStack
 from pathlib import Path
 
 import axe_core_python
@@ -12,11 +11,10 @@ import pytest
 
 from eva_bench.records.store import Store
 from eva_bench.reporting.page import main
-from tests.browser import Browser, executable
 from tests.records import record
+from tests.report_page import VIEWS, after, choose, go, texts
 
 MARKUP = "</script><img src=x onerror=\"document.title='broken'\"> \\frac{1}{2} $x_1$ & <b>bold</b>"
-VIEWS = ("overview", "tables", "compare", "tradeoffs", "rates", "runs", "claims", "probes", "figures", "missing")
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
@@ -54,49 +52,8 @@ def page(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """A function that opens a page; where there is no browser, the tests that look at one are skipped, visibly."""
-    if executable() is None:
-        pytest.skip("no Chromium on this machine: the page is not tested in a browser")
-    with ExitStack() as browsers:
-
-        def open_page(file: Path) -> Browser:
-            browser = browsers.enter_context(Browser(tmp_path_factory.mktemp("profile")))
-            browser.open(file.as_uri())
-            browser.wait("document.body.dataset.ready")
-            return browser
-
-        yield open_page
-
-
-@pytest.fixture(scope="module")
 def browser(page, opened):
     return opened(page[0])
-
-
-def go(browser: Browser, address: str) -> None:
-    """Open a view by its address and wait until it is drawn."""
-    before = browser.run("document.body.dataset.ready")
-    browser.run(f"location.hash = {json.dumps(address)}; 1")
-    if browser.run("location.hash") != "#" + address:
-        raise AssertionError(address)
-    browser.wait(f"document.body.dataset.ready !== '{before}'")
-
-
-def after(browser: Browser, script: str) -> None:
-    """Do something that draws the view again, and wait for it."""
-    before = browser.run("document.body.dataset.ready")
-    browser.run(f"{script}; 1")
-    browser.wait(f"document.body.dataset.ready !== '{before}'")
-
-
-def texts(browser: Browser, selector: str) -> list[str]:
-    return browser.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)")
-
-
-def choose(browser: Browser, name: str, value: str) -> None:
-    field = f"document.querySelector('select[name={name}]')"
-    after(browser, f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('change'))")
 
 
 def test_it_opens_from_disk_without_complaints_and_asks_for_nothing_else(browser, page):
@@ -301,60 +258,3 @@ def test_nothing_from_records_is_a_script(page):
     assert main([f"results_dir={page[0].parents[1]}", f"runs_dir={page[0].parents[2] / 'runs'}"]) == 0
     assert page[0].read_text(encoding="utf-8") == text  # the same records give the same page
     assert len(text) < 1_000_000
-
-
-@pytest.fixture
-def one_method(tmp_path) -> Path:
-    """The page of a single run."""
-    store = Store(tmp_path)
-    store.check_writable()
-    store.write(record("eva", 0, 0.5, curve=[], costs={}, ranks={}))
-    assert main([f"results_dir={tmp_path}"]) == 0
-    return tmp_path / "report/index.html"
-
-
-def test_a_single_run_gives_a_page_that_names_the_other_scales(one_method):
-    assert "Nothing has been run at scale lite, paper, small." in one_method.read_text(encoding="utf-8")
-
-
-def test_one_method_only(one_method, opened):
-    browser = opened(one_method)
-    for view in VIEWS:
-        go(browser, f"view={view}&one=1")
-    assert browser.complaints == []
-
-
-@pytest.fixture
-def no_records(tmp_path) -> Path:
-    """The page of an empty results folder."""
-    assert main([f"results_dir={tmp_path}"]) == 0
-    return tmp_path / "report/index.html"
-
-
-def test_own_runs_alone_are_on_the_first_screen(tmp_path, opened):
-    line = {"command_line": ["method=eva", "task=gsm8k", "train.lr=1"]}
-    Store(tmp_path).write(record("eva", 0, 0.8, spec={"train": {"lr": 1.0}}, origins=line))
-    assert main([f"results_dir={tmp_path}"]) == 0
-    browser = opened(tmp_path / "report/index.html")
-    (shown,) = texts(browser, "#view")
-    assert "Own runs, scale=pocket" in shown and "train.lr=1" in shown and "No table has records" not in shown
-    assert browser.complaints == []
-
-
-def test_no_records_at_all_give_a_page_that_says_so(no_records):
-    text = no_records.read_text(encoding="utf-8")
-    assert "No table has records yet" in text and "Nothing has been run at scale lite, paper, pocket" in text
-
-
-def test_the_page_without_records_opens(no_records, opened):
-    browser = opened(no_records)
-    assert "No table has records yet" in texts(browser, "#view")[0]
-    for view in VIEWS:
-        go(browser, f"view={view}&none=1")
-    assert browser.complaints == []
-
-
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
-    (tmp_path / "report").write_text("a file, not a folder")
-    assert main([f"results_dir={tmp_path}"]) == 2
-    assert capsys.readouterr().err.startswith("error: the report cannot be written")

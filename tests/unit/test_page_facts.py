@@ -7,6 +7,7 @@ import pytest
 from eva_bench.records.store import Store
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.page.content import _facts
+from eva_bench.reporting.page.probes import probe_tables
 from tests.records import record
 
 
@@ -24,3 +25,17 @@ def test_tasks_are_counted_as_the_tables_count_them(scales, tasks, tmp_path):
     store.write(record("lora", 0, task="commonsense"))
     facts = _facts(Archive.load(tmp_path), scales)
     assert facts["tasks"] == tasks and facts["records"] == facts["methods"] == 1
+
+
+def test_probes_of_own_runs_are_in_tables_of_their_own(tmp_path):
+    store = Store(tmp_path)
+    store.check_writable()
+    lost = {"metrics": {"forgetting/loss": 2.0}, "metrics_before": {"forgetting/loss": 1.0}}
+    store.write(record("lora", 0, **lost))
+    store.write(record("lora", 1, origins={"command_line": ["method=lora", "task=gsm8k", "train.steps=9"]}, **lost))
+    tables = probe_tables(Archive.load(tmp_path).runs)
+    assert [table["title"] for table in tables] == [
+        "forgetting, scale pocket",
+        "forgetting, scale pocket, own runs with other train.steps",
+    ]
+    assert [row[:3] for table in tables for row in table["rows"]] == [["lora", "math", 1]] * 2

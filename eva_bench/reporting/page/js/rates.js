@@ -5,7 +5,8 @@ function showRates(page, data) {
   const scale = scaleOf(data);
   const families = Object.keys(scale?.rates ?? {});
   if (!families.length) return page.append(make("p", "No rates were tried (stage=tune)."));
-  const family = families.includes(state.get("family")) ? state.get("family") : families[0];
+  const most = d3.greatest(families, (name) => Object.keys(scale.rates[name]).length); // methods
+  const family = families.includes(state.get("family")) ? state.get("family") : most;
   const curves = scale.rates[family];
   const methods = Object.keys(curves);
   const chosen = state.list("methods").filter((method) => methods.includes(method));
