@@ -18,8 +18,9 @@ RESULTS = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results"
 CELL = {"method", "task", "scale", "model", "seed", "stage", "suite"}  # overrides that choose a cell
 RUNS = [json.loads(path.read_text()) for path in sorted((RESULTS / "records" / "pocket").rglob("*.json"))]
 CELLS = defaultdict(list)  # task, method, stage, status -> runs of the newest protocol that has results
-NEWEST = max(r["spec"]["protocol"] for r in RUNS if (r["spec"]["stage"], r["status"]) == ("final", "ok"))
-for run in (r for r in RUNS if r["spec"]["protocol"] == NEWEST):
+FINAL = [r["spec"]["protocol"] for r in RUNS if (r["spec"]["stage"], r["status"]) == ("final", "ok")]
+SHOWN = max(set(FINAL), key=lambda protocol: (FINAL.count(protocol), protocol))
+for run in (r for r in RUNS if r["spec"]["protocol"] == SHOWN):
     spec = run["spec"]
     CELLS[spec["task"]["name"], spec["method"]["name"], spec["stage"], run["status"]].append(run)
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/table").glob("*.yaml")}

@@ -114,7 +114,7 @@ Probes = dict[str, dict[str, dict[str, float | None]]]  # run -> probe -> name -
 
 
 class Archive:
-    """The records of one protocol a scale, by task: the newest that has results of the benchmark.
+    """The records of one protocol a scale, by task: the one with most results of the benchmark.
 
     Attributes:
         runs: all of them.
@@ -130,8 +130,8 @@ class Archive:
         by_scale: dict[str, list[Run]] = defaultdict(list)
         for run in everything:
             by_scale[run.scale].append(run)
-        newest = {scale: _newest(runs) for scale, runs in by_scale.items()}
-        self.runs = [run for run in everything if run.protocol == newest[run.scale]]
+        shown = {scale: _shown(runs) for scale, runs in by_scale.items()}
+        self.runs = [run for run in everything if run.protocol == shown[run.scale]]
         tried = [run for run in everything if run.stage == "tune"]
         latest = {scale: max(run.protocol for run in tried if run.scale == scale) for scale in {r.scale for r in tried}}
         self.tuning = [run for run in tried if run.protocol == latest[run.scale]]
@@ -180,10 +180,14 @@ def read_probes(results: Path) -> Probes:
     return found
 
 
-def _newest(runs: list[Run]) -> int:
-    """The newest protocol with results of the benchmark; rates are chosen before there are any."""
+def _shown(runs: list[Run]) -> int:
+    """The protocol with most results of the benchmark, of equals the newest; rates are chosen before there are any.
+
+    A first run of a new protocol must not take the tables of the whole benchmark away.
+    """
     finished = [run for run in runs if (run.stage, run.status) == ("final", "ok") and not run.private_overrides]
-    return max(run.protocol for run in finished or runs)
+    counts = Counter(run.protocol for run in finished or runs)
+    return max(counts, key=lambda protocol: (counts[protocol], protocol))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
