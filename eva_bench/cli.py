@@ -15,7 +15,7 @@ from eva_bench.sweeps.request import is_sweep
 from eva_bench.system.arguments import guarded
 from eva_bench.system.paths import CONF, choices, is_group
 
-PLAN = ("plan", "plan.memory", "plan.processes", "dry_run")  # say what a run would cost instead of running
+PLAN = ("plan", "plan.memory", "plan.processes")  # say what a run would cost instead of running
 SHOW = ("-c", "--cfg", "job")  # show the settings instead of running
 
 
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
         settings = compose_spec([item for item in arguments if item not in SHOW]).what()
         print(yaml.safe_dump(settings, sort_keys=False), end="")
         return 0
-    if {item.split("=")[0] for item in arguments} & {"plan", "plan.memory", "plan.processes"}:
+    if {item.split("=")[0] for item in arguments} & set(PLAN):
         return show_plan(arguments)
     if is_sweep(arguments):
         return execute.main(arguments)
@@ -46,7 +46,9 @@ def show_plan(arguments: list[str]) -> int:
     """What a run would cost, and whether it fits `plan.memory` or the GPUs that are here. Raises UserError."""
     from eva_bench.run import plan  # noqa: PLC0415 - imports torch, which no other command needs here
 
-    settings = to_settings(compose_settings([item for item in arguments if item.split("=")[0] not in PLAN]))
+    settings = to_settings(
+        compose_settings([item for item in arguments if item.split("=")[0] not in (*PLAN, "dry_run")])
+    )
     given = dict(item.split("=", 1) for item in arguments if item.startswith("plan."))
     memory = plan.memory_sizes(given["plan.memory"]) if "plan.memory" in given else plan.devices()
     print(plan.report(settings, memory, plan.process_count(given.get("plan.processes", "1"))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -138,5 +139,6 @@ def _seeds_needed(parts: Sequence[_Part], found: Difference, quantile: float) ->
         low, high = found.estimate - half, found.estimate + half
         return replace(found, low=low, high=high).verdict != "undecided"
 
-    present = min(part.seeds for part in parts)
-    return next((seeds for seeds in range(present + 1, MOST_SEEDS + 1) if decides(seeds)), None)
+    tried = range(min(part.seeds for part in parts) + 1, MOST_SEEDS + 1)
+    first = bisect_left(tried, True, key=decides)  # intervals shrink with seeds: what is decided stays so
+    return tried[first] if first < len(tried) else None
