@@ -17,21 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results"
 CELL = {"method", "task", "scale", "model", "seed", "stage", "suite"}  # overrides that choose a cell
 RUNS = [json.loads(path.read_text()) for path in sorted((RESULTS / "records" / "pocket").rglob("*.json"))]
-CELLS = defaultdict(list)  # task, method, stage, status -> runs of the newest protocol that has results
-FINAL = [r["spec"]["protocol"] for r in RUNS if (r["spec"]["stage"], r["status"]) == ("final", "ok")]
-SHOWN = max(set(FINAL), key=lambda protocol: (FINAL.count(protocol), protocol))
-for run in (r for r in RUNS if r["spec"]["protocol"] == SHOWN):
-    spec = run["spec"]
-    CELLS[spec["task"]["name"], spec["method"]["name"], spec["stage"], run["status"]].append(run)
-TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/table").glob("*.yaml")}
-COLUMNS = [c for name in TABLES["overall"]["columns_of"] for c in TABLES[name]["columns"]]
-PROBES = {}  # probe, run -> summary
-for path in (RESULTS / "probes").glob("*/*.json"):
-    found = json.loads(path.read_text())
-    PROBES[found["probe"], "--".join(found["subjects"])] = found["summary"]
-WHEN = ("metrics", "metrics_before")
-PROBED = {"intruders": "intruders", "curvature": "largest", "variation": "mean_vectors"}
-FAMILY = {run["spec"]["task"]["name"]: run["spec"]["task"]["family"] for run in RUNS}
 
 
 def setting(run, key):
@@ -45,6 +30,24 @@ def changed(run):
     """Settings of the command line beyond the cell; where to run is not in a record's specification."""
     given = {override.split("=")[0].lstrip("+~") for override in run["origins"].get("command_line", [])}
     return {key for key in given - CELL if setting(run, key) is not None}
+
+
+DONE = [r["spec"] for r in RUNS if (r["spec"]["stage"], r["status"]) == ("final", "ok") and not changed(r)]
+COVERED = {(spec["protocol"], spec["task"]["name"], spec["method"]["name"]) for spec in DONE}
+SHOWN = max({p for p, *_ in COVERED}, key=lambda shown: (sum(p == shown for p, *_ in COVERED), shown))
+CELLS = defaultdict(list)  # task, method, stage, status -> runs of the protocol with results of most tasks and methods
+for run in (r for r in RUNS if r["spec"]["protocol"] == SHOWN):
+    spec = run["spec"]
+    CELLS[spec["task"]["name"], spec["method"]["name"], spec["stage"], run["status"]].append(run)
+TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/table").glob("*.yaml")}
+COLUMNS = [c for name in TABLES["overall"]["columns_of"] for c in TABLES[name]["columns"]]
+PROBES = {}  # probe, run -> summary
+for path in (RESULTS / "probes").glob("*/*.json"):
+    found = json.loads(path.read_text())
+    PROBES[found["probe"], "--".join(found["subjects"])] = found["summary"]
+WHEN = ("metrics", "metrics_before")
+PROBED = {"intruders": "intruders", "curvature": "largest", "variation": "mean_vectors"}
+FAMILY = {run["spec"]["task"]["name"]: run["spec"]["task"]["family"] for run in RUNS}
 
 
 def runs_of(side, task, stage, free=(), status="ok"):

@@ -114,7 +114,7 @@ Probes = dict[str, dict[str, dict[str, float | None]]]  # run -> probe -> name -
 
 
 class Archive:
-    """The records of one protocol a scale, by task: the one with most results of the benchmark.
+    """The records of one protocol a scale, by task: the one with results of most tasks and methods.
 
     Attributes:
         runs: all of them.
@@ -181,12 +181,12 @@ def read_probes(results: Path) -> Probes:
 
 
 def _shown(runs: list[Run]) -> int:
-    """The protocol with most results of the benchmark, of equals the newest; rates are chosen before there are any.
+    """The protocol with results of most tasks and methods, of equals the newest; rates are chosen before there are any.
 
-    A first run of a new protocol must not take the tables of the whole benchmark away.
+    First runs of a new protocol must not take the tables of the whole benchmark away.
     """
     finished = [run for run in runs if (run.stage, run.status) == ("final", "ok") and not run.private_overrides]
-    counts = Counter(run.protocol for run in finished or runs)
+    counts = Counter(protocol for protocol, *_ in {(run.protocol, run.task, run.method) for run in finished or runs})
     return max(counts, key=lambda protocol: (counts[protocol], protocol))
 
 

@@ -154,7 +154,7 @@ def test_one_table_never_mixes_protocols():
     assert row(built, "lora")["strict"] == "–" and row(built, "eva")["strict"] == "60.0"
 
 
-def test_the_report_stays_with_a_protocol_until_the_next_has_as_many_results():
+def test_the_report_stays_with_a_protocol_until_the_next_covers_as_much():
     tuning = [record("lora", 0, 0.9, spec={"protocol": 4, "stage": "tune"})]
     old = [record("lora", 0, 0.5), record("eva", 0, 0.6)]
     archive = Archive([*old, *tuning])  # rates are chosen before there are results
@@ -162,6 +162,8 @@ def test_the_report_stays_with_a_protocol_until_the_next_has_as_many_results():
     results = [record(name, 0, 0.7, spec={"protocol": 4}) for name in ("lora", "eva")]
     assert [run.score for run in Archive([*old, *tuning, *results[:1]]).runs] == [0.5, 0.6]
     assert [run.score for run in Archive([*old, *tuning, *results]).runs] == [0.9, 0.7, 0.7]
+    seeds = [record("lora", seed, 0.7, spec={"protocol": 4}) for seed in range(5)]  # many runs, but of one cell
+    assert [run.score for run in Archive([*old, *seeds]).runs] == [0.5, 0.6]
 
 
 def test_scales_and_models_never_share_a_cell():
