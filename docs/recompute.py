@@ -1,6 +1,7 @@
-"""Every verdict of docs/claims.md from the records, without eva_bench: `python docs/recompute.py [results]`.
+"""Every pair of methods of the benchmark, from its records alone: `python docs/recompute.py [results]`.
 
-The mixed model of balanced data is an analysis of variance: all it takes is mean squares. Prints claim and verdict.
+The mixed model of balanced data is an analysis of variance; all it takes is mean squares. Prints two methods, the
+difference in points, its 95 % interval, the verdict. For complete data: every method with the same seeds of every task.
 """
 
 import itertools
@@ -15,247 +16,73 @@ from scipy import special, stats
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results"
-CELL = {"method", "task", "scale", "model", "seed", "stage", "suite"}  # overrides that choose a cell
-RUNS = [json.loads(path.read_text()) for path in sorted((RESULTS / "records" / "pocket").rglob("*.json"))]
-
-
-def setting(run, key):
-    value = run["spec"]
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def changed(run):
-    """Settings of the command line beyond the cell; where to run is not in a record's specification."""
-    given = {override.split("=")[0].lstrip("+~") for override in run["origins"].get("command_line", [])}
-    return {key for key in given - CELL if setting(run, key) is not None}
-
-
-DONE = [r["spec"] for r in RUNS if (r["spec"]["stage"], r["status"]) == ("final", "ok") and not changed(r)]
-COVERED = {(spec["protocol"], spec["task"]["name"], spec["method"]["name"]) for spec in DONE}
-SHOWN = max({p for p, *_ in COVERED}, key=lambda shown: (sum(p == shown for p, *_ in COVERED), shown))
-CELLS = defaultdict(list)  # task, method, stage, status -> runs of the protocol with results of most tasks and methods
-for run in (r for r in RUNS if r["spec"]["protocol"] == SHOWN):
-    spec = run["spec"]
-    CELLS[spec["task"]["name"], spec["method"]["name"], spec["stage"], run["status"]].append(run)
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/table").glob("*.yaml")}
-COLUMNS = [c for name in TABLES["overall"]["columns_of"] for c in TABLES[name]["columns"]]
-PROBES = {}  # probe, run -> summary
-for path in (RESULTS / "probes").glob("*/*.json"):
-    found = json.loads(path.read_text())
-    PROBES[found["probe"], "--".join(found["subjects"])] = found["summary"]
-WHEN = ("metrics", "metrics_before")
-PROBED = {"intruders": "intruders", "curvature": "largest", "variation": "mean_vectors"}
-FAMILY = {run["spec"]["task"]["name"]: run["spec"]["task"]["family"] for run in RUNS}
+METHODS = TABLES["overall"]["methods"]
+CELL = {"method", "task", "scale", "seed", "stage"}  # overrides that choose a run; other settings make it an experiment
 
 
-def runs_of(side, task, stage, free=(), status="ok"):
-    """Runs of a method and its settings that change nothing else, oldest first."""
-    wanted = side.get("settings", {})
-    found = [
-        run
-        for run in CELLS[task, side["method"], stage, status]
-        if changed(run) <= {*wanted, *free} and all(setting(run, key) == value for key, value in wanted.items())
-    ]
-    return sorted(found, key=lambda run: run["finished"] or "")
+def points(x):
+    return (special.expit(x) - 0.01) / 0.98  # scores are drawn in by 0.01 at both ends before they become logits
 
 
-def at_best_rate(runs):
-    """Of runs that differ in the learning rate those at the rate of the one-standard-error rule."""
-    losses = defaultdict(dict)
-    for r in runs:
-        loss = r["metrics"].get("reference_loss", np.exp(-r["metrics"][r["spec"]["task"]["primary"]]))
-        losses[r["spec"]["train"]["lr"]][r["spec"]["task"]["name"], r["spec"]["seed"]] = np.log(max(loss, 1e-9))
-    rates = sorted(losses)
-    cells = set.intersection(*(set(losses[rate]) for rate in rates)) if rates else ()
-    if not cells:
-        return []
-    table = np.array([[losses[rate][cell] for cell in sorted(cells)] for rate in rates])
-    best = k = int(np.argmin(table.mean(1)))
-    while k and len(cells) > 1 and np.mean(table[k - 1] - table[best]) <= stats.sem(table[k - 1] - table[best]):
-        k -= 1
-    return [r for r in runs if r["spec"]["train"]["lr"] == rates[k]]
+def part(y, shared, back=points):
+    """First method minus second, its variance, the variance of that; y: logits of methods x tasks x seeds."""
+    m, t, n = y.shape
+    method, cell, training = y.mean((1, 2), keepdims=True), y.mean(2, keepdims=True), y.mean(1, keepdims=True)
+    crossed = cell - method - y.mean((0, 2), keepdims=True) + y.mean()
+    squares = [(n * np.sum(crossed**2), (m - 1) * (t - 1), 1)] if t > 1 else [(np.sum((y - cell) ** 2), m * (n - 1), 1)]
+    if shared and t > 1:  # the tasks of a seed are scores of one training
+        squares.append((t * np.sum((training - method) ** 2), m * (n - 1), 1))
+        squares.append((np.sum((y - cell - training + method) ** 2), m * (t - 1) * (n - 1), -1))
+    terms = [(sign * square / freedom, freedom) for square, freedom, sign in squares]
+    ours, theirs = (y.mean((0, 2)) - y.mean() + y[i].mean() for i in (0, 1))
+    scale = 2 / (n * t) * np.mean([(back(x + 1e-5) - back(x - 1e-5)) / 2e-5 for x in (ours, theirs)]) ** 2
+    uncertainty = scale**2 * sum(2 * square**2 / freedom for square, freedom in terms)
+    return np.mean(back(ours) - back(theirs)), scale * sum(square for square, _ in terms), uncertainty
 
 
-def measured(run, column, measure):
-    if measure in PROBED:
-        return PROBES.get((measure, run["run_id"]), {}).get(PROBED[measure])
-    if measure == "learning_rate":
-        return run["spec"]["train"]["lr"]
-    if measure == "forgetting":
-        after, before = (run[when].get("forgetting/loss") for when in WHEN)
-        return np.log(after / before) if before and after and np.isfinite(after) else None
-    if measure == "early_loss":
-        return np.mean([point[1] for point in run["curve"] if point[0] <= run["steps"] / 4])
-    return run["metrics"].get(measure or column.get("metric") or run["spec"]["task"]["primary"])
-
-
-def lowest(runs, column):
-    """What a failed run counts as: the lowest score of any run, or of the untouched model."""
-    scores = [r[when].get(column.get("metric") or r["spec"]["task"]["primary"]) for r in runs for when in WHEN]
-    return min((score for score in scores if score is not None), default=None)
-
-
-def tells(column):
-    """Whether a task tells methods apart: reliability, ceiling and floor (results/tables/tasks-pocket.md)."""
-    cells = [runs_of({"method": method}, column["task"], "final") for method in TABLES["overall"]["methods"]]
-    failed = [runs_of({"method": m}, column["task"], "final", (), "failed") for m in TABLES["overall"]["methods"]]
-    worst = lowest([run for cell in cells for run in cell], column)
-    scores = [[measured(run, column, None) for run in cell] for cell in cells]
-    scores = [found + [worst] * len(lost) for found, lost in zip(scores, failed, strict=True)]
-    if min(map(len, scores)) < 2:
-        return True
-    means, sizes = [np.mean(found) for found in scores], np.array([len(found) for found in scores])
-    noise = sum((len(found) - 1) * np.var(found, ddof=1) for found in scores) / (sizes - 1).sum()
-    metric = column.get("metric") or next(r for cell in cells for r in cell)["spec"]["task"]["primary"]
-    one = {run["spec"]["seed"]: run for cell in cells for run in cell}
-    before = np.mean([run["metrics_before"].get(metric, 0) for run in one.values()])
-    majority = "/".join([*metric.split("/")[:-1], "majority"])
-    constant = np.mean([run["metrics"].get(majority, 0) for run in one.values()])
-    ceiling = np.mean([run["metrics"].get(f"expert_{metric}", 1) for run in one.values()])
-    away = max(before, constant) + 0.02 < max(means) and min(means) < ceiling - 0.02
-    return bool(away and noise * np.mean(1 / sizes) <= 0.2 * np.var(means, ddof=1))
-
-
-def wanted(statement, among):
-    """The columns of the tasks and families that a statement is about."""
-    inside = [c for c in among if FAMILY.get(c["task"]) in statement.get("families", [FAMILY.get(c["task"])])]
-    return [c for c in inside if c["task"] in statement.get("tasks", [c["task"]])]
-
-
-def difference(statement, ours, theirs, level=0.95):
-    """Estimate, low and high; None where records are missing."""
-    stage, measure = statement.get("stage", "final"), statement.get("measure")
-    columns = wanted(statement, TELLING)
-    if measure:  # of a training, once: of tasks that share trainings the first one
-        first = {}
-        for c in columns:
-            shared = {r["train_id"] for r in runs_of(ours, c["task"], stage)}
-            first.setdefault(min(shared, default=c["task"]), c)
-        columns = list(first.values())
-    sides = [ours, theirs, *({"method": m} for m in TABLES["overall"]["methods"] if stage == "final")]
-    sides = list({json.dumps({"settings": {}} | s, sort_keys=True): s for s in sides}.values())
-    back = (lambda x: x) if measure else (lambda x: (special.expit(x) - 0.01) / 0.98)
-    cells = {}  # (side, column) -> seed -> (training, value)
-    for (i, side), (j, column) in itertools.product(enumerate(sides), enumerate(columns)):
-        runs = runs_of(side, column["task"], stage)
-        if statement.get("best_rate"):
-            near = [c["task"] for c in columns if FAMILY[c["task"]] == FAMILY[column["task"]]]
-            tried = [r for task in dict.fromkeys(near) for r in runs_of(side, task, stage, ["train.lr"])]
-            runs = [r for r in at_best_rate(tried) if r["spec"]["task"]["name"] == column["task"]]
-        values = {r["spec"]["seed"]: (r["train_id"], measured(r, column, measure)) for r in runs}
-        cells[i, j] = {seed: pair for seed, pair in values.items() if pair[1] is not None}
-    for j, column in enumerate([] if measure else columns):
-        worst = lowest([r for side in sides for r in runs_of(side, column["task"], stage)], column)
-        for i, side in enumerate(sides):
-            for r in runs_of(side, column["task"], stage, (), "failed") if worst is not None else ():
-                cells[i, j][r["spec"]["seed"]] = (r["train_id"], worst)
-    rows = [i for i in range(len(sides)) if all(cells[i, j] for j in range(len(columns)))]
-    if not columns or not {0, 1} <= set(rows):
-        return None
-    parts = []
-    for family in sorted({FAMILY[c["task"]] for c in columns}):
-        js = [j for j, c in enumerate(columns) if FAMILY[c["task"]] == family]
-        n = min(len(cells[i, j]) for i in rows for j in js)
-        if n < 2:
-            return (0.0, None, None)
-        picked = [[[cells[i, j][s] for s in sorted(cells[i, j])[:n]] for j in js] for i in rows]
-        y = np.array([[[value for _, value in cell] for cell in row] for row in picked])  # (methods, tasks, seeds)
-        y = y if measure else special.logit(0.01 + 0.98 * np.clip(y, 0, 1))
-        shared = len({training for cell in picked[0] for training, _ in cell}) < len(js) * n
-        parts.append(family_part(y, shared, back))
+def interval(parts, level=0.95):
+    """Difference, low and high; mean over families."""
     estimate, variance, uncertainty = (sum(p[k] for p in parts) / len(parts) ** (1, 2, 4)[k] for k in range(3))
     half = stats.t.ppf((1 + level) / 2, 2 * variance**2 / uncertainty) * variance**0.5
     return estimate, estimate - half, estimate + half
 
 
-def family_part(y, shared, back):
-    """Estimate, its variance, and the variance of that, from the mean squares of methods x tasks x seeds."""
-    m, t, n = y.shape
-    method, cell, training = y.mean((1, 2), keepdims=True), y.mean(2, keepdims=True), y.mean(1, keepdims=True)
-    crossed = cell - method - y.mean((0, 2), keepdims=True) + y.mean()
-    squares = [(n * np.sum(crossed**2), (m - 1) * (t - 1), 1)] if t > 1 else [(np.sum((y - cell) ** 2), m * (n - 1), 1)]
-    if shared and t > 1:
-        squares.append((t * np.sum((training - method) ** 2), m * (n - 1), 1))
-        squares.append((np.sum((y - cell - training + method) ** 2), m * (t - 1) * (n - 1), -1))
-    terms = [(sign * square / freedom, freedom) for square, freedom, sign in squares]
-    ours, theirs = (y.mean((0, 2)) - y.mean() + y[i].mean() for i in (0, 1))
-    slope = np.mean([(back(x + 1e-5) - back(x - 1e-5)) / 2e-5 for x in (ours, theirs)])
-    scale = slope**2 * 2 / (n * t)
-    uncertainty = scale**2 * sum(2 * square**2 / freedom for square, freedom in terms)
-    return np.mean(back(ours) - back(theirs)), scale * sum(square for square, _ in terms), uncertainty
+def tells(y, before, ceiling):
+    """Whether a task tells methods apart: reliability 0.8, not all at the floor or ceiling; y: methods x seeds."""
+    away = before + 0.02 < y.mean(1).max() and y.mean(1).min() < ceiling - 0.02
+    return away and y.var(1, ddof=1).mean() / y.shape[1] <= 0.2 * y.mean(1).var(ddof=1)
 
 
-def expected(found, expect, margin):
-    if found is None or found[1] is None:
-        return "undecided" if found else "not run"
-    _, low, high = found
-    within = -margin <= low and high <= margin
-    if expect == "equal":
-        return "confirmed" if within else "contradicted" if low > 0 or high < 0 else "undecided"
-    low, high = (low, high) if expect == "higher" else (-high, -low)
-    return "confirmed" if low > 0 else "contradicted" if high < 0 or within else "undecided"
+def main():
+    runs, families = defaultdict(dict), defaultdict(list)
+    for run in (json.loads(path.read_text()) for path in sorted((RESULTS / "records/pocket").rglob("*.json"))):
+        spec, given = run["spec"], {override.partition("=")[0] for override in run["origins"]["command_line"]} - CELL
+        plain = not any(key.split(".")[0] in spec for key in given)
+        if plain and (spec["stage"], run["status"]) == ("final", "ok") and spec["method"]["name"] in METHODS:
+            runs[spec["protocol"], spec["task"]["name"]][spec["method"]["name"], spec["seed"]] = run
+    tasks = {name for _, name in runs}
+    full = {p for p, _ in runs if all({m for m, _ in runs.get((p, name), ())} == {*METHODS} for name in tasks)}
+    for column in (column for name in TABLES["overall"]["columns_of"] for column in TABLES[name]["columns"]):
+        found = runs[max(full), column["task"]]
+        seeds, task = sorted({seed for _, seed in found}), next(iter(found.values()))["spec"]["task"]
+        metric = column.get("metric") or task["primary"]
+        y = np.array([[found[m, s]["metrics"][metric] for s in seeds] for m in METHODS])
+        one = [found[METHODS[0], seed] for seed in seeds]  # what says nothing of the method is in every run
+        before = np.mean([run["metrics_before"].get(metric, 0) for run in one])
+        constant = np.mean([run["metrics"].get("/".join([*metric.split("/")[:-1], "majority"]), 0) for run in one])
+        if tells(y, max(before, constant), np.mean([run["metrics"].get(f"expert_{metric}", 1) for run in one])):
+            families[task["family"]].append((y, [run["train_id"] for run in one]))
+    for pair in itertools.combinations(METHODS, 2):
+        order = [METHODS.index(m) for m in pair] + [i for i, m in enumerate(METHODS) if m not in pair]
+        parts = []
+        for group in families.values():
+            y = special.logit(0.01 + 0.98 * np.clip([y[order] for y, _ in group], 0, 1)).swapaxes(0, 1)
+            parts.append(part(y, len({t for _, trainings in group for t in trainings}) < y.shape[1] * y.shape[2]))
+        estimate, low, high = interval(parts)
+        verdict = "different" if low * high > 0 else "equivalent" if max(-low, high) <= 0.02 else "undecided"
+        print(*pair, *(f"{100 * value:+.1f}" for value in (estimate, low, high)), verdict)
 
 
-def inside(low, high, between):
-    start, end = (default if x is None else x for x, default in zip(between, (-np.inf, np.inf), strict=True))
-    return "confirmed" if start <= low and high <= end else "contradicted" if high < start or low > end else "undecided"
-
-
-def tie(s):
-    pairs = [({"method": a}, {"method": b}) for a, b in itertools.combinations(s["methods"], 2)]
-    for pair in pairs:
-        verdict = expected(difference(s, *pair), "equal", 0.02)
-        strict = difference(s, *pair, level=1 - 0.05 / len(pairs)) if verdict == "contradicted" else None
-        yield expected(strict, "equal", 0.02) if strict else verdict
-
-
-def best_rate(s):
-    ratios = []
-    for task in dict.fromkeys(c["task"] for c in wanted(s, TELLING)):
-        losses = [defaultdict(dict), defaultdict(dict)]
-        for side, found in zip((s["ours"], s["theirs"]), losses, strict=True):
-            for r in runs_of(side, task, s.get("stage", "tune"), ["train.lr"]):
-                loss = r["metrics"].get("reference_loss", -r["metrics"][r["spec"]["task"]["primary"]])
-                found[r["spec"]["seed"]][r["spec"]["train"]["lr"]] = loss if np.isfinite(loss) else np.inf
-        grids = [(losses[0][seed], losses[1][seed]) for seed in sorted(set(losses[0]) & set(losses[1]))]
-        ratios += [np.log(min(a, key=a.get) / min(b, key=b.get)) for a, b in grids if min(len(a), len(b)) > 2]
-    if len(ratios) < 2:
-        return "undecided" if ratios else "not run"
-    half = stats.t.ppf(0.975, len(ratios) - 1) * stats.sem(ratios)
-    return inside(*np.exp([np.mean(ratios) - half, np.mean(ratios) + half]), s["between"])
-
-
-def correlation(s):
-    tasks = {c["task"] for c in wanted(s, TELLING)}
-    cells = [
-        cell for (task, _, *how), cell in CELLS.items() if task in tasks and how == [s.get("stage", "final"), "ok"]
-    ]
-    pairs = {r["train_id"]: [measured(r, {}, s[k]) for k in "xy"] for cell in cells for r in cell if not changed(r)}
-    good = [pair for pair in pairs.values() if None not in pair]
-    if len(good) < 4:
-        return "not run"
-    rho = stats.spearmanr(*zip(*good, strict=True)).statistic
-    half = 1.96 * np.sqrt((1 + rho**2 / 2) / (len(good) - 3))
-    return inside(np.tanh(np.arctanh(rho) - half), np.tanh(np.arctanh(rho) + half), s["between"])
-
-
-def verdicts(claim):
-    for s in claim.get("statements", []):
-        if wanted(s, COLUMNS) and not wanted(s, TELLING):
-            yield "undecided"
-        elif s["kind"] == "compare":
-            margin = 0.0 if s.get("measure") else 0.02
-            yield expected(difference(s, s["ours"], s["theirs"]), s["expect"], margin)
-        elif s["kind"] == "tie":
-            yield from tie(s)
-        else:
-            yield best_rate(s) if s["kind"] == "best_rate" else correlation(s)
-
-
-TELLING = [column for column in COLUMNS if tells(column)]
-for path in sorted((ROOT / "conf/claim").glob("*.yaml")):
-    claim = yaml.safe_load(path.read_text())
-    found = set(verdicts(claim)) or {"not run"}
-    print(claim["number"], next((v for v in ("contradicted", "not run", "undecided") if v in found), "confirmed"))
+if __name__ == "__main__":
+    main()

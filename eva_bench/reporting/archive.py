@@ -114,7 +114,7 @@ Probes = dict[str, dict[str, dict[str, float | None]]]  # run -> probe -> name -
 
 
 class Archive:
-    """The records of one protocol a scale, by task: the one with results of most tasks and methods.
+    """The records of one protocol a scale, by task: the one with most methods that have every task.
 
     Attributes:
         runs: all of them.
@@ -181,13 +181,17 @@ def read_probes(results: Path) -> Probes:
 
 
 def _shown(runs: list[Run]) -> int:
-    """The protocol with results of most tasks and methods, of equals the newest; rates are chosen before there are any.
+    """The protocol with most methods that have every task, of equals the newest; rates are chosen before any has one.
 
     First runs of a new protocol must not take the tables of the whole benchmark away.
     """
-    finished = [run for run in runs if (run.stage, run.status) == ("final", "ok") and not run.private_overrides]
-    counts = Counter(protocol for protocol, *_ in {(run.protocol, run.task, run.method) for run in finished or runs})
-    return max(counts, key=lambda protocol: (counts[protocol], protocol))
+    finished = [run for run in runs if (run.stage, run.status) == ("final", "ok") and not run.private_overrides] or runs
+    tasks: dict[tuple[int, str], set[str]] = defaultdict(set)  # of a protocol and method
+    for run in finished:
+        tasks[run.protocol, run.method].add(run.task)
+    every = {run.task for run in finished}
+    complete = Counter(protocol for (protocol, _), found in tasks.items() if found == every)
+    return max({run.protocol for run in finished}, key=lambda protocol: (complete[protocol], protocol))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
@@ -159,10 +160,22 @@ def test_the_committed_page_is_what_the_records_give_and_a_script_without_this_p
     assert main([f"results_dir={ROOT / 'results'}", f"page={tmp_path / 'claims.md'}"]) == 0
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == text, "run `make claims`"
-    done = subprocess.run([sys.executable, "docs/recompute.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "docs/recompute_claims.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     again = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     sections = re.findall(r"^## (\d+)\..*?\*\*Scale pocket: ([a-z ]+?)(?: here)?\.\*\*", text, re.MULTILINE | re.DOTALL)
     assert len(again) == 21 and dict(sections) == again
+
+
+def test_a_script_without_this_project_agrees_on_every_pair_of_methods():
+    done = subprocess.run([sys.executable, "docs/recompute.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    again = {tuple(words[:2]): words[2:] for words in map(str.split, done.stdout.splitlines())}
+    with (ROOT / "results/tables/overall-pairs-pocket.csv").open(encoding="utf-8") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert len(again) == len(rows) * (len(rows) - 1) / 2 > 0
+    for (ours, theirs), (*numbers, verdict) in again.items():
+        assert rows[ours][theirs].startswith("{} [{}, {}] {}".format(*numbers, verdict))
 
 
 def test_verdicts_of_another_folder_leave_the_committed_page_alone(tmp_path, capsys):

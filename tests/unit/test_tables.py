@@ -164,6 +164,8 @@ def test_the_report_stays_with_a_protocol_until_the_next_covers_as_much():
     assert [run.score for run in Archive([*old, *tuning, *results]).runs] == [0.9, 0.7, 0.7]
     seeds = [record("lora", seed, 0.7, spec={"protocol": 4}) for seed in range(5)]  # many runs, but of one cell
     assert [run.score for run in Archive([*old, *seeds]).runs] == [0.5, 0.6]
+    second = [record(name, 0, 0.4, task="glue/rte") for name in ("lora", "eva")]  # the new one lacks this task
+    assert len(Archive([*old, *second, *results, *seeds[1:]]).runs) == 4
 
 
 def test_scales_and_models_never_share_a_cell():

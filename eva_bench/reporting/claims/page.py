@@ -17,7 +17,7 @@ for the scale at which it was measured and no other: pocket scale is small model
 *Confirmed*: every statement of the claim holds, with its 95 % interval on the right side. *Contradicted*: an interval
 lies on the wrong side. *Undecided*: neither. *Not run*: records that it needs are missing. Differences, intervals and
 trainings are those of the model in [report.md](report.md#statistics), fitted over all methods that have every task of
-the statement. `python docs/recompute.py` computes the verdicts again without this project's code.
+the statement. `python docs/recompute_claims.py` computes the verdicts again without this project's code.
 """
 
 SUFFIX = {"confirmed": " here", "contradicted": " here", "undecided": "", "not run": ""}
