@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -132,10 +133,11 @@ def group_and_tags(spec: RunSpec, origins: Origins) -> tuple[str, list[str]]:
 
 
 def logged_in() -> bool:
-    """Whether a W&B key is configured on this machine (environment or netrc); no network."""
+    """Whether a key for W&B, or for one's own server of it, is configured here (environment or netrc); no network."""
     if os.environ.get("WANDB_API_KEY"):
         return True
+    server = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
+        return netrc.netrc().authenticators(server or "") is not None
     except (OSError, netrc.NetrcParseError):
         return False

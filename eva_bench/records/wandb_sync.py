@@ -35,6 +35,8 @@ def synchronise(runs_dir: Path) -> int:
     if not folders:
         say(f"nothing to send: no offline runs below {runs_dir}")
         return 0
+    if not logged_in():
+        raise UserError(f"Nobody is logged in to W&B here: `wandb login` first; {len(folders)} offline runs wait.")
     say(f"sending {len(folders)} offline runs of {len({folder.parent.parent for folder in folders})} cells")
     return subprocess.run([sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)]).returncode
 

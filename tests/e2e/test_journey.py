@@ -138,7 +138,7 @@ REST = [
     r"9 cells: 1 ok, 8 missing",
     r"smoke: 7 cells",
     r"results/tables/own-pocket.md: Own runs",
-    r"1 finished runs are shown apart, as own runs, because of method.rho \(1\), train.lr \(1\)",
+    r"1 finished run is shown apart, as own runs, because of method.rho \(1\), train.lr \(1\)",
     r"\d+ figures in results/figures",
     r"results/report/index.html",
     r"run.py suite=benchmark hydra/launcher=local hydra.launcher.processes=2",

@@ -121,6 +121,7 @@ def test_offline_runs_are_sent_in_their_order_in_one_call(monkeypatch, tmp_path)
     monkeypatch.setattr(
         wandb_sync.subprocess, "run", lambda command: calls.append(command) or type("", (), {"returncode": 0})
     )
+    monkeypatch.setattr(wandb_sync, "logged_in", lambda: True)
     assert wandb_sync.main([f"runs_dir={tmp_path}"]) == 0
     (call,) = calls
     assert call[1:5] == ["-m", "wandb", "sync", "--yes"]
@@ -134,6 +135,9 @@ def test_mistakes_are_one_sentence(monkeypatch, capsys, tmp_path):
         and "Unknown argument 'run_dir'. Did you mean 'runs_dir'" in capsys.readouterr().err
     )
     monkeypatch.setattr(wandb_sync, "logged_in", lambda: False)
+    (tmp_path / "a/wandb/offline-run-20260101_000001-a").mkdir(parents=True)
+    assert wandb_sync.main([f"runs_dir={tmp_path}"]) == 2
+    assert "`wandb login` first; 1 offline runs wait." in capsys.readouterr().err
     assert (
         wandb_sync.main(["rebuild=true", f"results_dir={tmp_path}"]) == 2 and "wandb login" in capsys.readouterr().err
     )

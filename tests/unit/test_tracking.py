@@ -134,6 +134,9 @@ def test_logged_in_means_a_key_in_the_environment_or_in_netrc(nobody, monkeypatc
     netrc.write_text("machine elsewhere.example login a password b\n")
     netrc.chmod(0o600)
     assert not logged_in()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.example/")  # one's own server
+    assert logged_in()
+    monkeypatch.delenv("WANDB_BASE_URL")
     netrc.write_text("machine api.wandb.ai login user password test\n")
     assert logged_in()
     netrc.write_text("this is no netrc file (\n")

@@ -75,7 +75,12 @@ def draw_ranks(selection: Selection) -> Drawing | None:
     methods = {row.title: row.method for row in selection.table.rows}
     figure = Figure(figsize=(6.4, 0.2 * len(ranks) + 1.4))
     colours = {title: look(methods[title])["color"] for title in ranks}
-    critical_difference_diagram(series, p_values, ax=figure.subplots(), color_palette=colours)
+    axes = figure.subplots()
+    critical_difference_diagram(series, p_values, ax=axes, color_palette=colours)
+    for line in axes.lines:  # the ends of a bar come in the order of a set, which differs from process to process
+        x, y = (np.asarray(values) for values in line.get_data())
+        if len(set(y)) == 1:
+            line.set_data(np.sort(x), y)
     caption = (
         f"Mean ranks over {len(blocks)} blocks of tasks, 1 is best. A bar joins methods less than {critical:.2f} "
         "apart, which chance explains (Nemenyi, 95 %)."

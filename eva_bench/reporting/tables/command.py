@@ -98,7 +98,8 @@ def tables(arguments: TablesArguments) -> int:
     for scale, count in sorted(archive.older.items()):
         print(f"{count} records at scale {scale} are set aside: they are of another protocol than its results")
     if own:
-        print(f"{len(own)} finished runs are shown apart, as own runs, because of {reasons(own)}")
+        runs = "1 finished run is" if len(own) == 1 else f"{len(own)} finished runs are"
+        print(f"{runs} shown apart, as own runs, because of {reasons(own)}")
     return 0
 
 
