@@ -64,6 +64,8 @@ class Chosen(Arguments):
     def runs(self) -> list[Record]:
         """The finished runs of the study: of this protocol, and final.
 
+        Of a method, task and seed that ran again with other values from YAML (tuned again, say) only the last one counts.
+
         Raises:
             UserError: there is none.
         """
@@ -71,7 +73,8 @@ class Chosen(Arguments):
         found = [record for record in Store(self.results_dir).read_all() if _belongs(record, study, self.private)]
         if not found:
             raise UserError(f"No finished run in {self.results_dir} is one of {self.file or f'conf/{FILE.name}'}.")
-        return found
+        last = {_cell(record): record.run_id for record in sorted(found, key=lambda record: record.finished or "")}
+        return [record for record in found if record.run_id in last.values()]
 
 
 class StudyArguments(Chosen):
@@ -140,6 +143,13 @@ def _belongs(record: Record, study: Study, private: bool) -> bool:
     current = record.status == "ok" and spec.protocol == PROTOCOL and spec.stage == "final"
     asked = record.scale == study.scale and record.task in study.tasks and record.method in study.methods
     return current and asked and (private or not private_settings(spec, record.origins))
+
+
+def _cell(record: Record) -> tuple[str, str, int, frozenset[str]]:
+    """What makes runs repetitions of each other: task, method, seed, and what somebody set differently."""
+    own = private_settings(record.spec, record.origins)
+    given = [item for item in record.origins.command_line if item.split("=")[0].lstrip("+~") in own]
+    return record.task, record.method, record.spec.seed, frozenset(given)
 
 
 def groups_of(probe: str, records: Sequence[Record]) -> list[list[str]]:

@@ -7,8 +7,11 @@ import pytest
 from eva_bench.probes import answers, study
 from eva_bench.probes.answers import Training
 from eva_bench.probes.measure import PROBES
+from eva_bench.records.store import Store
+from eva_bench.settings.spec import PROTOCOL
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import choices
+from tests.records import record
 
 TASKS, SEEDS = ("one", "two"), range(5)
 NOISE = (0.0, 0.3, -0.2, 0.1, -0.2)  # of the seeds; its mean is 0
@@ -70,3 +73,13 @@ def test_the_study_names_what_there_is(tmp_path):
     (tmp_path / "mine.yaml").write_text("{scale: pocket}")
     with pytest.raises(UserError, match="is not a study: tasks"):
         study.read_study(tmp_path / "mine.yaml")
+
+
+def test_of_a_run_that_was_tuned_again_only_the_last_one_counts(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("{scale: pocket, tasks: [gsm8k], methods: [lora], seeds: 5, probes: {}}")
+    store = Store(tmp_path)
+    for day, seed, score in (("03", 0, 0.7), ("02", 0, 0.5), ("02", 1, 0.6)):
+        store.write(record("lora", seed, score, finished=f"2026-01-{day}T00:00:00+00:00", spec={"protocol": PROTOCOL}))
+    found = study.Chosen(results_dir=str(tmp_path), file=str(file)).runs()
+    assert sorted((run.spec.seed, run.metrics["exact_match_strict"]) for run in found) == [(0, 0.7), (1, 0.6)]
