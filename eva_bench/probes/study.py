@@ -64,7 +64,7 @@ class Chosen(Arguments):
     def runs(self) -> list[Record]:
         """The finished runs of the study: of this protocol, and final.
 
-        Of a method, task and seed that ran again with other values from YAML (tuned again, say) only the last one counts.
+        Of a method, task and seed that ran again with other tuned values only the last one counts.
 
         Raises:
             UserError: there is none.
