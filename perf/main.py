@@ -4,7 +4,20 @@ import sys
 from collections.abc import Sequence
 
 from eva_bench.system.arguments import Arguments, run_command
-from perf import control, core, eva_init, parameters, probes, reliability, report, start_up, sweeps, targets, vision
+from perf import (
+    control,
+    core,
+    eva_init,
+    parameters,
+    probes,
+    reliability,
+    report,
+    small,
+    start_up,
+    sweeps,
+    targets,
+    vision,
+)
 
 
 class Perf(Arguments):
@@ -20,6 +33,7 @@ def measure(_: Perf) -> int:
     probes.main()
     sweeps.main()
     vision.main()
+    small.main()
     control.main()
     report.main()
     reliability.main()

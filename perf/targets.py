@@ -12,7 +12,15 @@ from typing import Any
 
 from perf import page
 
-FIGURES = ("core", "probes", "sweeps", "vision", "control", "report")  # files of {figure: {value, unit, target}}
+FIGURES = (
+    "core",
+    "probes",
+    "sweeps",
+    "vision",
+    "small",
+    "control",
+    "report",
+)  # files of {figure: {value, unit, target}}
 SVD_SIDE = 768  # from this size on; below, both take less than a millisecond
 OVER_FORWARD = {384: 1.2, 512: 1.2, 2048: 1.1}  # in bf16, by width
 NOTE = """

@@ -1,9 +1,10 @@
-"""The step of a pocket run, in the suite's training loop and in a bare PyTorch loop on the same model and batches."""
+"""The step of a run, in the suite's training loop and in a bare PyTorch loop on the same model and batches."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,6 @@ from statistics import median
 import torch
 
 from eva_bench import models
-from eva_bench.assets.catalogue import load_rows
 from eva_bench.records.store import Store
 from eva_bench.run import pipeline
 from eva_bench.run.prepare import prepare
@@ -19,26 +19,28 @@ from eva_bench.run.session import Session
 from eva_bench.run.train import TrainResult, batch_indices, fit
 from eva_bench.settings.compose import compose_spec
 from eva_bench.system.signals import StopSignal
+from eva_bench.task import split_rows
 
 
 class Training:
-    """A pocket run that is ready to train.
+    """A run that is ready to train.
 
     Args:
         method: a choice of conf/method/ whose initialisation reads no data.
         task: a choice of conf/task/.
         steps: of one timed block.
+        more: further settings, as on the command line.
     """
 
-    def __init__(self, method: str, task: str, steps: int) -> None:
-        spec = compose_spec([f"method={method}", f"task={task}", "tracking=off", f"train.steps={steps}"])
+    def __init__(self, method: str, task: str, steps: int, more: Sequence[str] = ()) -> None:
+        spec = compose_spec([f"method={method}", f"task={task}", "tracking=off", f"train.steps={steps}", *more])
         run = prepare(spec, Session(StopSignal()), Store(spec.where.results_dir))
         pipeline.seed_everything(spec)
         self.settings, self.steps = spec.train, steps
         self.task, self.method = run.task, run.method
         self.bundle = models.load(spec.model, spec.data, "cpu", run.task.outputs)
-        dataset = spec.identity.train_data.name
-        data = run.task.train_data(load_rows(dataset, "train"), dataset, self.bundle, spec.data, spec.train)
+        rows, _ = split_rows(spec)
+        data = run.task.train_data(rows.rows, rows.dataset, self.bundle, spec.data, spec.train)
         self.examples = data.examples
         self.adapter = run.method.attach(self.bundle, [], 0)
 
@@ -78,7 +80,8 @@ class Training:
         seconds = []
         for _ in range(self.steps):
             start = time.perf_counter()
-            loss_sum, count = self.task.loss(self.bundle.module, next(waiting))
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bf16"):
+                loss_sum, count = self.task.loss(self.bundle.module, next(waiting))
             (loss_sum / count).backward()
             if self.settings.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
