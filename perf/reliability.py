@@ -37,7 +37,7 @@ def main() -> None:
     selection = select(Archive.load(RESULTS), read_table(CONF / "table" / "overall.yaml"), SCALE, None)
     rows = [row_of(selection, column) for column in selection.table.columns if column.key in selection.judged]
     rows.sort(key=lambda row: -row["reliability"])
-    enough = sum(row["reliability"] >= ENOUGH for row in rows)
+    enough = sum(judgement.reliability >= ENOUGH for judgement in selection.judged.values())
     page.write_rows(
         "reliability",
         f"What tasks tell apart at scale {SCALE}: {enough} of {len(rows)} with reliability of at least {ENOUGH}",
