@@ -18,16 +18,30 @@ def rows_of_readme() -> list[dict[str, str]]:
     return [row for row in rows if "where" not in row]
 
 
-def test_every_result_in_the_readme_is_in_the_table():
-    with (ROOT / "results/tables/overall-pocket.csv").open(encoding="utf-8", newline="") as file:
-        rows = [{title.split(" (")[0]: value for title, value in row.items()} for row in csv.DictReader(file)]
-    table = {row["method"]: row for row in rows}
-    measured = {name for name, row in table.items() if any(value not in ("–", "0") for value in list(row.values())[1:])}
+def test_every_result_in_the_readme_is_in_the_tables():
+    scores, statistics = (table_of(name) for name in ("overall", "overall-statistics"))
+    measured = {name for name, row in scores.items() if row["All"] != "–"}
     shown = rows_of_readme()
     assert {row["method"] for row in shown} == measured
     for row in shown:
+        known = scores[row["method"]] | statistics.get(row["method"], {})
         for title, value in row.items():
-            assert value == table[row["method"]][title], (row["method"], title)
+            expected = re.split(r" ±| \(", known.get(title, "–"))[0]
+            assert value == expected, (row["method"], title)
+
+
+def test_every_interval_in_the_readme_is_in_the_statistics():
+    results = README[README.index("**What it shows**") : README.index("**What it does not show.**")]
+    intervals = re.findall(r"[-+]\d+\.\d \[[^]]+\]", results)
+    known = {row["difference to lora [95 %]"] for row in table_of("overall-statistics").values()}
+    assert len(intervals) >= 4 and set(intervals) <= known
+
+
+def table_of(name: str) -> dict[str, dict[str, str]]:
+    """A committed table: method -> title of the column, without what stands in brackets -> value."""
+    with (ROOT / f"results/tables/{name}-pocket.csv").open(encoding="utf-8", newline="") as file:
+        rows = [{title.split(" (")[0]: value for title, value in row.items()} for row in csv.DictReader(file)]
+    return {row["method"]: row for row in rows}
 
 
 def test_the_ablation_on_evas_page_is_the_committed_table():
@@ -35,8 +49,9 @@ def test_the_ablation_on_evas_page_is_the_committed_table():
     shown = re.findall(r"^\| `(\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
     with (ROOT / "results/tables/ablation-pocket-pocket_language.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    table = {row["method"]: (row["loss"].split(" ")[0], row["strict"].split(" ")[0]) for row in rows}
-    assert {name for name, *_ in shown} == table.keys() - {"untrained"}
+    measured = [row for row in rows if row["seeds"] not in ("–", "0")]
+    table = {row["method"]: (row["loss"].split(" ")[0], row["strict"].split(" ")[0]) for row in measured}
+    assert {name for name, *_ in shown} == table.keys()
     assert {name: tuple(values) for name, *values in shown} == {name: table[name] for name, *_ in shown}
 
 

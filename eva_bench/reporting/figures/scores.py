@@ -91,7 +91,7 @@ def draw_ranks(selection: Selection) -> Drawing | None:
 # Fact -> (label, scale of the axis, name of the figure)
 AGAINST = {
     "parameters": ("trained parameters", "log", "pareto"),
-    "forgetting": ("forgetting: log ratio of losses on pretraining data", "linear", "forgetting"),
+    "forgetting": ("forgetting (log ratio of losses)", "linear", "forgetting"),
 }
 
 
