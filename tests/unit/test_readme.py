@@ -37,6 +37,11 @@ def test_every_interval_in_the_readme_is_in_the_statistics():
     assert len(intervals) >= 4 and set(intervals) <= known
 
 
+def test_two_tables_give_one_mean_over_all_families():
+    scores, statistics = (table_of(name) for name in ("overall", "overall-statistics"))
+    assert all(scores[method]["All"].split(" ±")[0] == row["mean"] for method, row in statistics.items())
+
+
 def table_of(name: str) -> dict[str, dict[str, str]]:
     """A committed table: method -> title of the column, without what stands in brackets -> value."""
     with (ROOT / f"results/tables/{name}-pocket.csv").open(encoding="utf-8", newline="") as file:

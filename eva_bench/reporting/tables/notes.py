@@ -9,8 +9,8 @@ from eva_bench.reporting.tables.selection import Selection
 
 READING = (
     "Mean ± sample standard deviation over seeds. Bold: the best mean of a column, which says nothing about chance; "
-    "differences with intervals and verdicts are in the tables of differences and statistics. An average is taken "
-    "over tasks first, then over seeds."
+    "differences with intervals and verdicts are in the tables of differences and statistics. An average is the "
+    "mean of its tasks' means, and deviates over the seeds that all of them have."
 )
 PUBLISHED = "Published numbers as the papers print them, on the real tasks; in brackets ours minus published."
 NO_REPRODUCTION = " At this scale model and data differ, so the difference is not a reproduction error."

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import product
+from statistics import mean
 
 from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.rates import chosen_rate
@@ -136,14 +137,20 @@ class Selection:
         return list(filter(self.tells, found)) if self.table.telling else found
 
     def value(self, row: Row, column: Column | Mean) -> Value | None:
-        """The value of a cell; an average is taken over tasks for each seed, then over seeds."""
+        """The value of a cell. An average: mean of its tasks' means, deviation over the seeds that all tasks have."""
         if isinstance(column, Column):
             return Value.of([score for _, score in sorted(self.scores(row, column).items())])
-        covered = [scores for part in self.parts(column) if (scores := self.scores(row, part))]
-        seeds = sorted(set.intersection(*map(set, covered))) if covered else []
-        tasks = len(covered), len(self.parts(column))
-        weights = self._weights(column, [part for part in self.parts(column) if self.scores(row, part)])
-        return Value.of([sum(w * s[seed] for w, s in zip(weights, covered, strict=True)) for seed in seeds], tasks)
+        parts = self.parts(column)
+        covered = [part for part in parts if self.scores(row, part)]
+        scores = [self.scores(row, part) for part in covered]
+        seeds = sorted(set.intersection(*map(set, scores))) if scores else []
+        weights = self._weights(column, covered)
+        found = Value.of(
+            [sum(w * s[seed] for w, s in zip(weights, scores, strict=True)) for seed in seeds],
+            (len(covered), len(parts)),
+        )
+        average = sum(w * mean(s.values()) for w, s in zip(weights, scores, strict=True))
+        return replace(found, mean=average) if found else None
 
     def _weights(self, mean_column: Mean, covered: Sequence[Column]) -> list[float]:
         """What each column counts in an average: the same, or each family the same. They sum to 1."""
