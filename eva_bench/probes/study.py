@@ -32,7 +32,7 @@ class Study(Frozen):
 
     Attributes:
         scale, tasks, methods: whose runs are looked at.
-        seeds: of each method and task that an answer takes.
+        seeds: of each method and task that are looked at; fewer give no answer.
         probes: the options of each probe as on its command line.
     """
 
@@ -62,9 +62,10 @@ class Chosen(Arguments):
         return read_study(Path(self.file) if self.file else FILE)
 
     def runs(self) -> list[Record]:
-        """The finished runs of the study: of this protocol, and final.
+        """The finished runs of the study: of this protocol, final, and of the first seeds of each method and task.
 
-        Of a method, task and seed that ran again with other tuned values only the last one counts.
+        Of a method, task and seed that ran again with other tuned values only the last one counts. A task with more seeds
+        than the others gives no more, so that every seed of an answer has every task.
 
         Raises:
             UserError: there is none.
@@ -73,8 +74,13 @@ class Chosen(Arguments):
         found = [record for record in Store(self.results_dir).read_all() if _belongs(record, study, self.private)]
         if not found:
             raise UserError(f"No finished run in {self.results_dir} is one of {self.file or f'conf/{FILE.name}'}.")
-        last = {_cell(record): record.run_id for record in sorted(found, key=lambda record: record.finished or "")}
-        return [record for record in found if record.run_id in last.values()]
+        last = {_cell(record): record for record in sorted(found, key=lambda record: record.finished or "")}
+        seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
+        for record in last.values():
+            seeds[record.task, record.method].add(record.spec.seed)
+        first = {cell: sorted(known)[: study.seeds] for cell, known in seeds.items()}
+        kept = {r.run_id for r in last.values() if r.spec.seed in first[r.task, r.method]}
+        return [record for record in found if record.run_id in kept]
 
 
 class StudyArguments(Chosen):

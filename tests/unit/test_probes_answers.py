@@ -83,3 +83,13 @@ def test_of_a_run_that_was_tuned_again_only_the_last_one_counts(tmp_path):
         store.write(record("lora", seed, score, finished=f"2026-01-{day}T00:00:00+00:00", spec={"protocol": PROTOCOL}))
     found = study.Chosen(results_dir=str(tmp_path), file=str(file)).runs()
     assert sorted((run.spec.seed, run.metrics["exact_match_strict"]) for run in found) == [(0, 0.7), (1, 0.6)]
+
+
+def test_of_a_task_with_more_seeds_the_first_ones_count(tmp_path):
+    store = Store(tmp_path)
+    for seed in (3, 1, 0, 2):
+        store.write(record("lora", seed, 0.5, spec={"protocol": PROTOCOL}))
+    file = tmp_path / "study.yaml"
+    file.write_text("{scale: pocket, tasks: [gsm8k], methods: [lora], seeds: 2, probes: {}}")
+    found = study.Chosen(results_dir=str(tmp_path), file=str(file)).runs()
+    assert sorted(run.spec.seed for run in found) == [0, 1]
