@@ -41,8 +41,10 @@ for run in (r for r in RUNS if r["spec"]["protocol"] == SHOWN):
     CELLS[spec["task"]["name"], spec["method"]["name"], spec["stage"], run["status"]].append(run)
 COLUMNS = [c for name in TABLES["overall"]["columns_of"] for c in TABLES[name]["columns"]]
 PROBES = {}  # probe, run -> summary
-for path in (RESULTS / "probes").glob("*/*.json"):
+PAIRS = []  # of every model with several pretrainings what matching found
+for path in sorted((RESULTS / "probes").glob("*/*.json")):
     found = json.loads(path.read_text())
+    PAIRS += [found["layers"]] if found["probe"] == "pretrainings" else []
     PROBES[found["probe"], "--".join(found["subjects"])] = found["summary"]
 WHEN = ("metrics", "metrics_before")
 PROBED = {"intruders": "intruders", "curvature": "largest", "variation": "mean_vectors"}
@@ -208,17 +210,38 @@ def best_rate(s):
 
 
 def correlation(s):
-    tasks = {c["task"] for c in wanted(s, TELLING)}
-    cells = [
-        cell for (task, _, *how), cell in CELLS.items() if task in tasks and how == [s.get("stage", "final"), "ok"]
-    ]
-    pairs = {r["train_id"]: [measured(r, {}, s[k]) for k in "xy"] for cell in cells for r in cell if not changed(r)}
-    good = [pair for pair in pairs.values() if None not in pair]
-    if len(good) < 4:
+    transformed, variances = [], []
+    for task in sorted({c["task"] for c in wanted(s, TELLING)}):
+        by_method = defaultdict(dict)
+        for (name, method, *how), cell in CELLS.items():
+            for r in cell if name == task and how == [s.get("stage", "final"), "ok"] else ():
+                pair = [measured(r, {}, s[key]) for key in "xy"]
+                if not changed(r) and None not in pair:
+                    by_method[method][r["train_id"]] = pair
+        pairs = [pair for found in by_method.values() for pair in found.values()]
+        if s.get("unit") == "method":
+            pairs = [np.mean(list(found.values()), axis=0) for found in by_method.values()]
+        if len(pairs) > 3 and min(len(set(column)) for column in zip(*pairs, strict=True)) > 1:
+            rho = np.clip(stats.spearmanr(*zip(*pairs, strict=True)).statistic, -0.9999, 0.9999)
+            transformed.append(np.arctanh(rho))
+            variances.append((1 + rho**2 / 2) / (len(pairs) - 3))
+    if not transformed:
         return "not run"
-    rho = stats.spearmanr(*zip(*good, strict=True)).statistic
-    half = 1.96 * np.sqrt((1 + rho**2 / 2) / (len(good) - 3))
-    return inside(np.tanh(np.arctanh(rho) - half), np.tanh(np.arctanh(rho) + half), s["between"])
+    half = 1.96 * sum(variances) ** 0.5 / len(variances)
+    return inside(np.tanh(np.mean(transformed) - half), np.tanh(np.mean(transformed) + half), s["between"])
+
+
+def matching(s):
+    straight = [(layers, name) for layers in PAIRS for name in layers if name.startswith("straight/")]
+    changes = [
+        layers[name.replace("straight", "permuted")][s["measure"]] - layers[name][s["measure"]]
+        for layers, name in straight
+    ]
+    if not changes:
+        return "not run"
+    half = stats.t.ppf(0.975, len(changes) - 1) * stats.sem(changes)
+    bounds = [0, None] if s["expect"] == "higher" else [None, 0]
+    return inside(np.mean(changes) - half, np.mean(changes) + half, bounds)
 
 
 def verdicts(claim):
@@ -231,7 +254,7 @@ def verdicts(claim):
         elif s["kind"] == "tie":
             yield from tie(s)
         else:
-            yield best_rate(s) if s["kind"] == "best_rate" else correlation(s)
+            yield {"best_rate": best_rate, "correlation": correlation, "matching": matching}[s["kind"]](s)
 
 
 TELLING = [column for column in COLUMNS if tells(column)]

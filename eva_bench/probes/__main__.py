@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import Field
+from transformers.utils import logging as model_logging
 
 from eva_bench.probes import answers, pretrainings, study, subjects
 from eva_bench.probes.measure import PROBES, measure
@@ -20,7 +21,7 @@ from eva_bench.system.progress import say
 USAGE = (
     "Usage: python -m eva_bench.probes <probe> run=<id>[,<id>...] | suite=<name> | adapter=<folder> base=<folder> | "
     f"checkpoint=<folder> base=<folder> targets=q_proj,v_proj; probes: {', '.join(PROBES)}. "
-    "Or: python -m eva_bench.probes study | answers (conf/probes.yaml), or pretrainings second=<folder>."
+    "Or: python -m eva_bench.probes study | answers (conf/probes.yaml), or pretrainings others=<folder>[,<folder>...]."
 )
 
 
@@ -63,6 +64,8 @@ class Choice(Arguments):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """One probe on everything that was chosen; exit code 2 with one sentence for what a user can fix."""
+    model_logging.set_verbosity_error()  # what a head lacks in a base model is no news here
+    model_logging.disable_progress_bar()
     return guarded(lambda: run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -1,68 +1,44 @@
 """What the study says: `python -m eva_bench.probes answers` writes <results>/probes/answers.md.
 
-Trainings are compared on the same tasks: a value of a method and seed is a mean over tasks, an interval that of
-Student's t over seeds, paired where two methods are compared. Intervals of correlations and of differences at equal
-score are percentiles of a bootstrap over seeds.
+How trainings are compared: `eva_bench.probes.comparisons`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
-import numpy as np
-from scipy import stats
-
+from eva_bench.probes.comparisons import (
+    Interval,
+    Training,
+    at_equal_score,
+    bootstrap,
+    by_seed,
+    difference,
+    over_seeds,
+    rank_correlation,
+)  # fmt: skip
 from eva_bench.probes.forgetting import LOSS
-from eva_bench.probes.result import ProbeResult, result_path
-from eva_bench.probes.study import Chosen, Study
+from eva_bench.probes.intruders import FACTORS
+from eva_bench.probes.pretrainings import PROBE as PRETRAININGS
+from eva_bench.probes.result import ProbeResult, Summary, result_path
+from eva_bench.probes.study import Chosen, Study, groups_of
 from eva_bench.records.record import Record
 from eva_bench.system.arguments import parse
 from eva_bench.system.files import write_atomically
 from eva_bench.system.progress import say
 
-DRAWS = 2000
 WAITING = "Not answered yet."
 BASELINE, WHOLE = "lora", "full"
 # The methods that start in a subspace, and the share of their update within it on the side of the inputs.
 SUBSPACES = {"eva": "eva_in", "eva_rho1": "eva_in", "pissa": "pissa_in", "sorsa": "pissa_in", "milora": "milora_in"}
+MERGING = "connectivity"
 NOTE = """Made by `python -m eva_bench.probes answers` from records and what `python -m eva_bench.probes study` found.
-Intervals are of 95 %, over seeds. Forgetting is the rise of the loss on held-out pretraining data, in percent."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """One finished run and what probes measured on it.
-
-    Attributes:
-        task, method, seed: of the run.
-        values: `score` in percent, `forgetting` in percent of the loss before, and `<probe>/<name>` of the probes.
-    """
-
-    task: str
-    method: str
-    seed: int
-    values: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its interval of 95 %."""
-
-    estimate: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.estimate:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where zero is outside, 0 where it is inside."""
-        return (self.low > 0) - (self.high < 0)
+Means over the tasks {tasks}; intervals are of 95 %, over seeds. Forgetting is the logarithm of how many times larger
+the loss on held-out pretraining data is after training."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,12 +48,21 @@ def main(arguments: Sequence[str]) -> int:
         UserError: an unknown argument, or no finished run.
     """
     given = parse(Chosen, arguments)
-    text = page(read(given.results_dir, given.runs(), given.study), given.study)
+    text = page_of(given)
     path = Path(given.results_dir) / "probes" / "answers.md"
     write_atomically(path, text)
     say(text)
     say(str(path))
     return 0
+
+
+def page_of(given: Chosen) -> str:
+    """The whole page, from records and results. Raises UserError where no run has finished."""
+    runs, asked = given.runs(), given.study
+    parts = [page(read(given.results_dir, runs, asked), asked)]
+    parts += merging(list(_read_groups(given.results_dir, runs)), asked)
+    parts += matching(sorted((Path(given.results_dir) / "probes" / PRETRAININGS).glob("*.json")))
+    return "\n\n".join(parts) + "\n"
 
 
 def read(results_dir: str, runs: Sequence[Record], asked: Study) -> list[Training]:
@@ -86,90 +71,38 @@ def read(results_dir: str, runs: Sequence[Record], asked: Study) -> list[Trainin
     for record in runs:
         values = {"score": 100 * record.metrics[record.spec.task.primary]}
         before, after = record.metrics_before.get(LOSS), record.metrics.get(LOSS)
-        if before and after is not None:
-            values["forgetting"] = 100 * (after / before - 1)
+        if before and after:
+            values["forgetting"] = math.log(after / before)
         for probe in asked.probes:
             path = result_path(results_dir, probe, [record.run_id])
             if path.is_file():
-                result = ProbeResult.model_validate_json(path.read_text())
-                values |= {f"{probe}/{name}": value for name, value in result.summary.items() if value is not None}
+                summary = _read(path).summary
+                values |= {f"{probe}/{name}": value for name, value in summary.items() if value is not None}
         found.append(Training(record.task, record.method, record.spec.seed, values))
     return found
 
 
-def by_seed(trainings: Sequence[Training], method: str, measure: str) -> dict[int, float]:
-    """Mean over tasks for each seed; seeds that lack a task which another seed of the method has are left out."""
-    mine = [t for t in trainings if t.method == method and measure in t.values]
-    tasks = {t.task for t in mine}
-    seeds = {t.seed for t in mine}
-    rows = {seed: {t.task: t.values[measure] for t in mine if t.seed == seed} for seed in seeds}
-    return {seed: mean(row.values()) for seed, row in rows.items() if set(row) == tasks}
+def _read_groups(results_dir: str, runs: Sequence[Record]) -> Iterator[tuple[str, Summary]]:
+    """Method and summary of every result about all seeds of a method on a task."""
+    methods = {record.run_id: record.method for record in runs}
+    for group in groups_of(MERGING, runs):
+        path = result_path(results_dir, MERGING, group)
+        if path.is_file():
+            yield methods[group[0]], _read(path).summary
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """Mean and Student's interval of at least two values."""
-    middle = mean(values)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return Interval(middle, middle - half, middle + half)
-
-
-def difference(trainings: Sequence[Training], measure: str, ours: str, theirs: str, seeds: int) -> Interval | None:
-    """Ours minus theirs over the tasks of both, paired by seed; None with fewer seeds than wanted."""
-    shared = set.intersection(*({t.task for t in trainings if t.method == m} for m in (ours, theirs)))
-    kept = [t for t in trainings if t.task in shared]
-    one, two = (by_seed(kept, method, measure) for method in (ours, theirs))
-    pairs = [one[seed] - two[seed] for seed in sorted(set(one) & set(two))]
-    return over_seeds(pairs) if len(pairs) >= max(2, seeds) else None
-
-
-def bootstrap(
-    trainings: Sequence[Training], estimate: Callable[[Sequence[Training]], float], seeds: int
-) -> Interval | None:
-    """An estimate with the percentiles of resampled seeds; None with fewer seeds than wanted, or no estimate."""
-    known = sorted({t.seed for t in trainings})
-    if len(known) < max(2, seeds) or math.isnan(middle := estimate(trainings)):
-        return None
-    generator = np.random.default_rng(0)
-    groups = {seed: [t for t in trainings if t.seed == seed] for seed in known}
-    drawn = [
-        estimate([t for seed in generator.choice(known, len(known)) for t in groups[int(seed)]]) for _ in range(DRAWS)
-    ]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(middle, float(low), float(high))
-
-
-def rank_correlation(trainings: Sequence[Training], x: str, y: str) -> float:
-    """Spearman's correlation over trainings within each task, mean over the tasks where both vary."""
-    found = []
-    for task in sorted({t.task for t in trainings}):
-        pairs = [(t.values[x], t.values[y]) for t in trainings if t.task == task and {x, y} <= t.values.keys()]
-        columns = list(zip(*pairs, strict=True))
-        if columns and all(len(set(column)) > 1 for column in columns):
-            found.append(float(stats.spearmanr(*columns).statistic))
-    return mean(found) if found else math.nan
-
-
-def at_equal_score(trainings: Sequence[Training], ours: str, theirs: str) -> float:
-    """Forgetting of ours minus theirs where both score the same: least squares, a level and a slope for each task."""
-    rows = [t for t in trainings if t.method in (ours, theirs) and "forgetting" in t.values]
-    tasks = sorted({t.task for t in rows})
-    if {t.method for t in rows} != {ours, theirs}:
-        return math.nan
-    design = [
-        [float(t.method == ours)]
-        + [float(t.task == task) for task in tasks]
-        + [t.values["score"] * (t.task == task) for task in tasks]
-        for t in rows
-    ]
-    return float(np.linalg.lstsq(np.array(design), np.array([t.values["forgetting"] for t in rows]), rcond=None)[0][0])
+def _read(path: Path) -> ProbeResult:
+    return ProbeResult.model_validate_json(path.read_text())
 
 
 def page(trainings: Sequence[Training], asked: Study) -> str:
-    """The whole page."""
-    parts = ["# What fine-tuning did to the model", NOTE]
-    for section in (forgetting, intruders, variation, place):
-        parts += section(trainings, asked)
-    return "\n\n".join(parts) + "\n"
+    """The answers that single trainings give."""
+    seen = {training.method for training in trainings}
+    known = asked.model_copy(update={"methods": [method for method in asked.methods if method in seen]})
+    parts = ["# What fine-tuning did to the model", NOTE.format(tasks=", ".join(asked.tasks))]
+    for section in (forgetting, intruders, mitigation, variation, place):
+        parts += section(trainings, known)
+    return "\n\n".join(parts)
 
 
 def forgetting(trainings: Sequence[Training], asked: Study) -> list[str]:
@@ -190,11 +123,39 @@ def intruders(trainings: Sequence[Training], asked: Study) -> list[str]:
     """Do intruders predict forgetting?"""
     measure = "intruders/intruders"
     found = bootstrap(trainings, lambda some: rank_correlation(some, measure, "forgetting"), asked.seeds)
+    within = bootstrap(trainings, lambda some: rank_correlation(some, measure, "forgetting", "method"), asked.seeds)
     answer = WAITING if found is None else (
-        f"Spearman's correlation of their number with forgetting, over trainings within each task: {found}."
+        f"Spearman's correlation of their number with forgetting, over the trainings of each task: {found}; over those "
+        f"of each task and method, where the number varies: {_cell(within)}."
     )  # fmt: skip
     rows = [[method, *means(trainings, method, measure, "forgetting")] for method in asked.methods]
     return ["## Do intruders predict forgetting?", answer, _table(["method", "intruders", "forgetting"], rows)]
+
+
+def mitigation(trainings: Sequence[Training], asked: Study) -> list[str]:
+    """What does scaling the top intruder of every layer change?"""
+    start = f"intruders/lambda={FACTORS[-1]:g} "
+    measures = {"loss": "rise of the task's loss", LOSS: "change of forgetting"}
+    scaled = [
+        Training(t.task, t.method, t.seed, {
+            f"{factor:g} {name}": math.log(t.values[f"intruders/lambda={factor:g} {name}"] / t.values[start + name])
+            for factor in FACTORS[:-1] for name in measures
+        })
+        for t in trainings if all(start + name in t.values for name in measures)
+    ]  # fmt: skip
+    columns = [f"{factor:g} {name}" for name in measures for factor in (0.0, 0.5)]
+    rows = [[method, *means(scaled, method, *columns)] for method in asked.methods]
+    title = "## What does scaling the top intruder of every layer by lambda change?"
+    header = ["method", *(f"{what}, lambda {factor}" for what in measures.values() for factor in ("0", "0.5"))]
+    known = [list(by_seed(scaled, BASELINE, f"0 {name}").values()) for name in measures]
+    if len(known[0]) < max(2, asked.seeds):
+        return [title, WAITING, *([_table(header, rows)] if scaled else [])]
+    lost, gained = map(over_seeds, known)
+    answer = (
+        f"Without it, {BASELINE}'s loss on the task is exp({lost}) times as large, that on pretraining data "
+        f"exp({gained}) times. Logarithms of ratios to the tuned model:"
+    )
+    return [title, answer, _table(header, rows)]
 
 
 def variation(trainings: Sequence[Training], asked: Study) -> list[str]:
@@ -226,6 +187,43 @@ def place(trainings: Sequence[Training], asked: Study) -> list[str]:
     return [title, "\n".join(said) or WAITING, _table(header, rows)]
 
 
+def merging(groups: Sequence[tuple[str, Summary]], asked: Study) -> list[str]:
+    """Are fine-tunes of one base connected?"""
+    names = ("straight_barrier", "permuted_barrier", "update_cosine", "merged_loss")
+    found: dict[str, list[Summary]] = defaultdict(list)
+    for method, summary in groups:
+        found[method].append(summary)
+    rows = []
+    for method in (method for method in asked.methods if method in found):
+        values = [[summary[name] for summary in found[method]] for name in names]
+        rows.append([method, *(_number(mean(value)) if None not in value else "–" for value in values)])
+    title = "## Are fine-tunes of one base connected, and does permuting help?"
+    if not rows:
+        return [title, WAITING]
+    answer = (
+        f"Barriers of the loss between the first two seeds, as they are and after weight matching; cosine of their "
+        f"updates; loss of the mean of {asked.seeds} seeds. Means over tasks."
+    )
+    return [title, answer, _table(["method", "barrier", "barrier, permuted", "cosine", "loss of the mean"], rows)]
+
+
+def matching(files: Sequence[Path]) -> list[str]:
+    """Does weight matching align the leading singular vectors of two pretrainings?"""
+    title = "## Does weight matching align the leading singular vectors of pretrainings?"
+    rows = []
+    for result in (_read(path) for path in files):
+        for way in ("straight", "permuted", "straight_through"):
+            values = [result.summary.get(f"{way}_{name}") for name in ("barrier", "alignment", "merged")]
+            if values[0] is not None:
+                cells = ["–" if value is None else _number(value) for value in values]
+                rows.append([result.subjects[0], str(len(result.subjects)), way.replace("_", " "), *cells])
+    if not rows:
+        return [title, WAITING]
+    header = ["model", "pretrainings", "units", "barrier", "alignment", "loss of the mean"]
+    answer = "Barrier and alignment (1: the same singular vectors) are means over pairs of pretrainings."
+    return [title, answer, _table(header, rows)]
+
+
 def means(trainings: Sequence[Training], method: str, *measures: str) -> list[str]:
     """Cells with mean and interval over seeds."""
     cells = []
@@ -238,7 +236,7 @@ def means(trainings: Sequence[Training], method: str, *measures: str) -> list[st
 def _direction(found: Interval | None, below: str, above: str) -> str:
     if found is None:
         return WAITING
-    return f"{('No significant difference', above.capitalize(), below.capitalize())[found.sign]}: {found} points."
+    return f"{('No significant difference', above.capitalize(), below.capitalize())[found.sign]}: {found}."
 
 
 def _cell(found: Interval | None) -> str:
@@ -248,3 +246,7 @@ def _cell(found: Interval | None) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from eva_bench.methods.layer import Factors, own_weight
 from eva_bench.probes.permutations import Permutations, State, Wiring, match, permute, wiring
-from eva_bench.probes.result import Findings
+from eva_bench.probes.result import Findings, Summary
 from eva_bench.probes.subjects import Subject
 from eva_bench.probes.trained import install
 from eva_bench.probes.workbench import Workbench
@@ -108,7 +108,7 @@ def straight_through(
             parameter.requires_grad_(True)
         value = loss()
         gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-        losses.append(float(value))
+        losses.append(float(value.detach()))
         if losses[-1] == min(losses):
             best = found
         for name, gradient in zip(parameters, gradients, strict=True):
@@ -150,7 +150,7 @@ def probe(subjects: Sequence[Subject], options: Options) -> Findings:
         write_state(module, state)
         return value()
 
-    summary: dict[str, float | int | None] = {}
+    summary: Summary = {}
     layers: dict[str, dict[str, float | int | list[float]]] = {}
     paths = {"straight": states[1]}
     if options.permute:

@@ -7,7 +7,7 @@ transformers. Its head, where the model to be tuned has none, is the one pretrai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +101,34 @@ def _mask(ids: list[int], row: int, special: set[int]) -> list[bool]:
 
 
 def _scenes(bundle: ModelBundle, rows: Rows, dataset: str, folder: Path) -> dict[str, float]:
-    """What is in a scene and on what ground, read off the class token by the readouts of the manifest's entry."""
-    with np.load(ROOT / entry(dataset)["readouts"]) as stored:
-        heads = {name: torch.from_numpy(stored[name]).to(_device(bundle)) for name in stored.files}
-    pixels = torch.from_numpy(np.stack([row["image"] for row in rows])).permute(0, 3, 1, 2).to(_device(bundle))
-    present = torch.from_numpy(np.stack([row["present"] for row in rows])).to(_device(bundle))
-    ground = torch.tensor([row["ground"] for row in rows], device=_device(bundle))
+    """What is in a scene and on what ground, read by the readouts of the manifest's entry."""
+    readouts = read_readouts(ROOT / entry(dataset)["readouts"], _device(bundle))
+    return {name: float(value) for name, value in scenes(bundle, rows, readouts).items()}
+
+
+def read_readouts(file: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Weights and biases of the linear readouts `present` and `ground` of a class token, as `held_out` fits them."""
+    with np.load(file) as stored:
+        return {name: torch.from_numpy(stored[name]).to(device) for name in stored.files}
+
+
+def scenes(bundle: ModelBundle, rows: Rows, readouts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Loss and accuracy of a vision transformer on scenes, with gradients where they are on.
+
+    Args:
+        rows: image (pixels, pixels, 3) of uint8, present (shapes + hues,) of 0 and 1, ground: index of a texture.
+        readouts: present.weight (shapes + hues, width), ground.weight (textures, width), and their biases.
+    """
+    device = readouts["ground.bias"].device
+    pixels = torch.from_numpy(np.stack([row["image"] for row in rows])).permute(0, 3, 1, 2).to(device)
+    present = torch.from_numpy(np.stack([row["present"] for row in rows])).to(device)
+    ground = torch.tensor([row["ground"] for row in rows], device=device)
     parts = bundle.processor.normalise(pixels).split(BATCH)
     tokens = torch.cat([bundle.module.forward_features(part)[:, 0].float() for part in parts])
-    there = F.linear(tokens, heads["present.weight"], heads["present.bias"])
-    below = F.linear(tokens, heads["ground.weight"], heads["ground.bias"])
+    there = F.linear(tokens, readouts["present.weight"], readouts["present.bias"])
+    below = F.linear(tokens, readouts["ground.weight"], readouts["ground.bias"])
     loss = F.binary_cross_entropy_with_logits(there, present) + F.cross_entropy(below, ground)
-    return {"loss": float(loss), "accuracy": float((below.argmax(1) == ground).float().mean())}
+    return {"loss": loss, "accuracy": (below.argmax(1) == ground).float().mean()}
 
 
 def _actions(bundle: ModelBundle, rows: Rows, dataset: str, folder: Path) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_bench.models.linear import weight_matrix
-from eva_bench.probes.result import Findings
+from eva_bench.probes.result import Findings, Summary
 from eva_bench.probes.subjects import Subject
 from eva_bench.probes.trained import Layer, install
 from eva_bench.probes.workbench import Workbench
@@ -81,7 +81,7 @@ class Options(Arguments):
 def probe(subject: Subject, options: Options) -> Findings:
     """Intruders per layer; with mitigation, what scaling the top ones does to the task and to forgetting."""
     found = {name: similarities(layer, options.k) for name, layer in subject.layers()}
-    total: dict[str, float | int | None] = {"intruders": sum(count(row, options.epsilon) for row in found.values())}
+    total: Summary = {"intruders": sum(count(row, options.epsilon) for row in found.values())}
     total |= {"vectors": sum(len(row) for row in found.values()), "layers": len(found)}
     for name in sweep(next(iter(found.values())), (1, options.k), EPSILONS):
         total[name] = sum(sweep(row, (1, options.k), EPSILONS)[name] for row in found.values())
@@ -91,7 +91,7 @@ def probe(subject: Subject, options: Options) -> Findings:
     return Findings(summary=total | (_mitigation(subject, options) if options.mitigation else {}), layers=layers)
 
 
-def _mitigation(subject: Subject, options: Options) -> dict[str, float | int | None]:
+def _mitigation(subject: Subject, options: Options) -> Summary:
     bench, module = Workbench(subject), subject.bundle.module
     touched = {
         name: {factor: mitigated(layer, factor, options.k, options.epsilon) for factor in FACTORS}

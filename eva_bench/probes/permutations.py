@@ -66,8 +66,8 @@ _BLOCKS = {
         (r"blocks\.(\d+)\.mlp\.fc1\.bias", ("mlp{}",)),
         (r"blocks\.(\d+)\.mlp\.fc2\.weight", (RESIDUAL, "mlp{}")),
         (r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2)\.bias", (RESIDUAL,)),
-        (r"head\.weight", (None, RESIDUAL)),
-        (r"head\.bias", (None,)),
+        (r"(?:head|readout_\w+)\.weight", (None, RESIDUAL)),
+        (r"(?:head|readout_\w+)\.bias", (None,)),
     ),
 }  # fmt: skip
 

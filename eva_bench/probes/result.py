@@ -15,6 +15,8 @@ from eva_bench.system.frozen import Frozen
 DIGITS = 6
 LONGEST_NAME = 160  # characters; file systems end at 255
 
+Summary = dict[str, float | int | None]
+
 
 class Findings(Frozen):
     """What a probe measured.
@@ -24,7 +26,7 @@ class Findings(Frozen):
         layers: by layer, or by point of a path.
     """
 
-    summary: dict[str, float | int | None]
+    summary: Summary
     layers: dict[str, dict[str, float | int | list[float]]] = Field(default_factory=dict)
 
 
@@ -68,7 +70,7 @@ def result_path(results_dir: str, probe: str, subjects: Sequence[str]) -> Path:
     return Path(results_dir) / "probes" / probe / f"{name}.json"
 
 
-def mean_of(layers: Mapping[str, Mapping[str, Any]], *names: str) -> dict[str, float | int | None]:
+def mean_of(layers: Mapping[str, Mapping[str, Any]], *names: str) -> Summary:
     """Means over the layers, with `mean_` before their names."""
     return {f"mean_{name}": sum(row[name] for row in layers.values()) / len(layers) for name in names}
 

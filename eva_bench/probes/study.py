@@ -64,8 +64,8 @@ class Chosen(Arguments):
     def runs(self) -> list[Record]:
         """The finished runs of the study: of this protocol, final, and of the first seeds of each method and task.
 
-        Of a method, task and seed that ran again with other tuned values only the last one counts. A task with more seeds
-        than the others gives no more, so that every seed of an answer has every task.
+        Of a method, task and seed that ran again with other tuned values only the last one counts. A task with more
+        seeds than the others gives no more, so that every seed of an answer has every task.
 
         Raises:
             UserError: there is none.

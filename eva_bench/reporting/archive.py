@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,7 @@ class Run(Record):
 
 
 Probes = dict[str, dict[str, dict[str, float | None]]]  # run -> probe -> name -> number
+Pretrainings = dict[str, dict[str, Any]]  # <way of matching>/<pair of pretrainings> -> name -> number or path
 
 
 class Archive:
@@ -120,12 +121,16 @@ class Archive:
         runs: all of them.
         tuning: runs that tried learning rates, of the newest protocol that has any: they come before results.
         older: by scale, how many records of other protocols are set aside.
+        pretrainings: for every model with several pretrainings, what their pairs show.
 
     Raises:
         UserError: two records claim to be the same run.
     """
 
-    def __init__(self, records: Iterable[Record], probes: Probes | None = None):
+    def __init__(
+        self, records: Iterable[Record], probes: Probes | None = None, pretrainings: Sequence[Pretrainings] = ()
+    ):
+        self.pretrainings = pretrainings
         everything = [Run.of(record, (probes or {}).get(record.run_id)) for record in records]
         by_scale: dict[str, list[Run]] = defaultdict(list)
         for run in everything:
@@ -149,7 +154,7 @@ class Archive:
     @classmethod
     def load(cls, results: Path) -> Archive:
         """Every readable record of a results folder and what probes say of it; others are reported and skipped."""
-        return cls(Store(results).read_all(), read_probes(results))
+        return cls(Store(results).read_all(), *read_probes(results))
 
     def scales(self) -> list[str]:
         """All scales of the records, sorted."""
@@ -165,9 +170,13 @@ class Archive:
         return [run for run in runs if run.stage == stage and model in (None, run.model_name)]
 
 
-def read_probes(results: Path) -> Probes:
-    """What probes found on single runs: `<results>/probes/<probe>/<run_id>.json`; unreadable files are reported."""
+def read_probes(results: Path) -> tuple[Probes, list[Pretrainings]]:
+    """What probes found on single runs, and on pretrainings: `<results>/probes/<probe>/*.json`.
+
+    Unreadable files are reported.
+    """
     found: Probes = defaultdict(dict)
+    pretrainings: list[Pretrainings] = []
     for path in sorted((results / "probes").glob("*/*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -175,9 +184,11 @@ def read_probes(results: Path) -> Probes:
         except (OSError, ValueError, KeyError, TypeError) as error:
             warn(f"{path} is no result of a probe: {error}")
             continue
-        if len(subjects) == 1:
+        if probe == "pretrainings":
+            pretrainings.append(content["layers"])
+        elif len(subjects) == 1:
             found[subjects[0]][probe] = summary
-    return found
+    return found, pretrainings
 
 
 def _shown(runs: list[Run]) -> int:

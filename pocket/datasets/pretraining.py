@@ -20,27 +20,30 @@ from pocket.world import corpus, encoder_corpus, exam_text
 from pocket.world.scene_factors import draw
 
 VERSION = 1
-STREAM = "forgetting"  # of texts: neither "train" nor "held-out", which measured the pretraining
-SCENES_STREAM = 2  # of scenes: 0 is pretraining's own, 1 measured it
+# Of texts and scenes: "train" is what pretraining itself has read; "test" neither that nor what measured it.
+STREAMS = {"train": "train", "test": "forgetting"}
+SCENES_STREAMS = {"train": 0, "test": 2}
 WINDOWS = POCKET_WEIGHTS / "held_out" / "decision.npz"
 
 Rows = list[dict[str, Any]]
 
 
 def generate(split: str, subset: str) -> Rows:
-    """Rows of one model's pretraining data; there is only the split "test".
+    """Rows of one model's pretraining data.
 
     Args:
-        split: "test".
+        split: "test", held out; language and vision also have "train", for what is fitted to two pretrainings.
         subset: language, exam, encoder, vision or decision.
 
     Returns:
         language, exam: {"text"}; encoder: {"text", "pair"}, where pair may be None; vision: {"image": uint8 (pixels,
         pixels, 3), "present": float32 of 0 and 1, "ground": int}; decision: inputs and actions of one window.
     """
+    if subset in _BY_STREAM and split in STREAMS:
+        return _BY_STREAM[subset](split)
     if split != "test":
-        raise ValueError(f"there is no split {split!r} of pretraining data, only 'test'")
-    return _MAKERS[subset]()
+        raise ValueError(f"there is no split {split!r} of this pretraining data")
+    return _HELD_OUT[subset]()
 
 
 def fingerprint(subset: str) -> str:
@@ -52,22 +55,22 @@ def fingerprint(subset: str) -> str:
     return digest.hexdigest()
 
 
-def _language() -> Rows:
-    return [{"text": text} for text in corpus.first_documents(STREAM, 256)]
+def _language(split: str) -> Rows:
+    return [{"text": text} for text in corpus.first_documents(STREAMS[split], 256)]
 
 
 def _exam() -> Rows:
     """Questions alone: what the language model had learnt before, the exam's pretraining has already driven out."""
-    rng = random.Random(f"pocket exam {exam_text.VERSION} {STREAM}")
+    rng = random.Random(f"pocket exam {exam_text.VERSION} {STREAMS['test']}")
     return [{"text": "".join(exam_text.example(rng))} for _ in range(160)]
 
 
 def _encoder() -> Rows:
-    return [{"text": text, "pair": pair} for text, pair in islice(encoder_corpus.documents(STREAM), 192)]
+    return [{"text": text, "pair": pair} for text, pair in islice(encoder_corpus.documents(STREAMS["test"]), 192)]
 
 
-def _vision() -> Rows:
-    drawn = draw(300, SCENES_STREAM)
+def _vision(split: str) -> Rows:
+    drawn = draw(300, SCENES_STREAMS[split])
     columns = zip(drawn.images, drawn.present.astype(np.float32), drawn.ground.tolist(), strict=True)
     return [{"image": image, "present": present, "ground": ground} for image, present, ground in columns]
 
@@ -78,6 +81,5 @@ def _decision() -> Rows:
     return [{name: value[i] for name, value in arrays.items()} for i in range(len(arrays["states"]))]
 
 
-_MAKERS: dict[str, Callable[[], Rows]] = {
-    "language": _language, "exam": _exam, "encoder": _encoder, "vision": _vision, "decision": _decision,
-}  # fmt: skip
+_BY_STREAM: dict[str, Callable[[str], Rows]] = {"language": _language, "vision": _vision}
+_HELD_OUT: dict[str, Callable[[], Rows]] = {"exam": _exam, "encoder": _encoder, "decision": _decision}

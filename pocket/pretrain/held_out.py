@@ -1,12 +1,14 @@
-"""What held-out pretraining data needs beside generators: `python -m pocket.pretrain.held_out`.
+"""What held-out pretraining data needs beside generators: `python -m pocket.pretrain.held_out [--model <folder>]`.
 
 Writes `pocket/weights/held_out/`: for control, windows of new episodes of the experts of the pretraining tasks; for
 vision, linear readouts of the class token, because pretraining threw its heads away. They are fitted to the pretrained
-model once and then stay as they are, for every fine-tuned model.
+model once and then stay as they are, for every fine-tuned model. `--model` fits readouts to another pretraining and
+writes them into its folder.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from pocket.world.scene_factors import GROUNDS, HUES, SHAPES, draw
 from tasks.control.windows import Windows
 
 FOLDER = POCKET_WEIGHTS / "held_out"
+READOUTS = "readouts.npz"  # of another pretraining, in its folder
 EPISODES, STRIDE = 2, 50  # of every task; steps between the windows of an episode
 SCENES, STREAM = 6000, 3  # that readouts are fitted to; the stream is not one of pretraining or of the held-out rows
 DECAY = 1e-3
@@ -65,11 +68,11 @@ def readouts(features: Tensor, present: Tensor, ground: Tensor) -> dict[str, np.
 
 
 @torch.no_grad()
-def scene_features() -> tuple[Tensor, Tensor, Tensor]:
-    """Class tokens of new scenes, and what is asked about them."""
+def scene_features(folder: Path = VISION) -> tuple[Tensor, Tensor, Tensor]:
+    """Class tokens that a pretrained model gives new scenes, and what is asked about them."""
     drawn = draw(SCENES, STREAM)
     images = torch.from_numpy(drawn.images).permute(0, 3, 1, 2)
-    model = timm.create_model(f"local-dir:{VISION}", pretrained=True).eval()
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     tokens = [model.forward_features(normalised(part))[:, 0] for part in images.split(200)]
     return torch.cat(tokens), torch.from_numpy(drawn.present).float(), torch.from_numpy(drawn.ground)
 
@@ -85,8 +88,14 @@ def write(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write both files, or the readouts of another pretraining."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="folder of another pretraining of the vision transformer")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.model is not None:
+        write(arguments.model / READOUTS, readouts(*scene_features(arguments.model)))
+        return
     write(FOLDER / "vision.npz", readouts(*scene_features()))
     write(FOLDER / "decision.npz", windows())
 

@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.claims.command import PAGE, main
-from eva_bench.reporting.claims.evaluate import by_expectation, difference_verdict, judge
+from eva_bench.reporting.claims.evaluate import difference_verdict, judge
+from eva_bench.reporting.claims.finding import by_expectation
 from eva_bench.reporting.claims.page import render
 from eva_bench.reporting.claims.spec import Claim, check_methods, read_claim, read_claims
 from eva_bench.reporting.statistics import Difference
@@ -116,14 +119,50 @@ def test_a_tie_needs_every_pair_to_be_equivalent():
     assert verdict(tie | {"methods": ["lora", "olora"]}) == "not run"
 
 
-def test_a_correlation_over_trainings():
-    records = [record("eva", s, 0.1 * s, metrics={"exact_match_strict": 0.1 * s, "x": s, "y": s**2}) for s in range(9)]
+def correlated(method: str, task: str, points) -> list:
+    return [
+        record(method, seed, 0.5, task=task, metrics={"exact_match_strict": 0.5, "x": x, "y": y})
+        for seed, (x, y) in enumerate(points)
+    ]
+
+
+def test_a_correlation_over_trainings_is_one_of_ranks_within_each_task():
+    points = [(s, s**2) for s in range(9)]
+    points[3] = (4.5, 9.0)
     statement = {"kind": "correlation", "x": "x", "y": "y", "between": [0.5, 1]}
-    records[3] = records[3].model_copy(update={"metrics": {"exact_match_strict": 0.3, "x": 4.5, "y": 9.0}})
-    assert verdict(statement, records=records) == "confirmed"
-    assert (
-        verdict(statement | {"between": [-1, 0]}, records=records) == "contradicted" and verdict(statement) == "not run"
-    )
+    records = correlated("eva", "gsm8k", points)
+    assert verdict(statement, records=records) == "confirmed" and verdict(statement) == "not run"
+    assert verdict(statement | {"between": [-1, 0]}, records=records) == "contradicted"
+    elsewhere = correlated("eva", "math", [(x + 100, y - 1000) for x, y in points])  # pooled, tasks would turn it round
+    found, (finding,) = judge(claim(statement), Archive([*records, *elsewhere]), "pocket")
+    assert found == "confirmed" and finding.trainings == 18
+    rho = stats.spearmanr(*zip(*points, strict=True)).statistic
+    half = 1.96 * np.sqrt((1 + rho**2 / 2) / 6 / 2)
+    low, high = np.tanh([np.arctanh(rho) - half, np.arctanh(rho) + half])
+    assert f": {rho:.2f} [{low:.2f}, {high:.2f}], 18 trainings of 2 tasks" in finding.text
+
+
+def test_a_correlation_of_methods_takes_their_means():
+    methods = ["lora", "eva", "pissa", "olora", "sorsa"]
+    records = [r for i, m in enumerate(methods) for r in correlated(m, "gsm8k", [(i + d, i - d) for d in (-2, 0, 2)])]
+    statement = {"kind": "correlation", "x": "x", "y": "y", "between": [0.9, 1], "unit": "method"}
+    found, (finding,) = judge(claim(statement), Archive(records), "pocket")
+    assert found == "confirmed" and finding.trainings == 15 and "5 means of methods of 1 tasks" in finding.text
+    assert verdict(statement | {"unit": "training"}, records=records) == "contradicted"
+
+
+def test_matching_is_a_mean_over_pairs_of_pretrainings():
+    def pairs(*alignments):
+        ways = (("straight", 0), ("permuted", 1))
+        return {f"{way}/0-{j}": {"alignment": pair[k]} for j, pair in enumerate(alignments) for way, k in ways}
+
+    both = [pairs((0.01, 0.2), (0.02, 0.19)), pairs((0.03, 0.25))]
+    statement = {"kind": "matching", "measure": "alignment", "expect": "higher"}
+    found, (finding,) = judge(claim(statement), Archive([], None, both), "pocket")
+    assert found == "confirmed" and "over 3 pairs of 2 models" in finding.text and "+0.193" in finding.text
+    assert judge(claim(statement | {"expect": "lower"}), Archive([], None, both), "pocket")[0] == "contradicted"
+    assert judge(claim(statement), Archive([], None, both[1:]), "pocket")[0] == "undecided"  # one pair: no interval
+    assert judge(claim(statement), Archive([], None, both), "small")[0] == "not run"
 
 
 def test_what_is_not_a_claim_is_one_sentence(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eva_bench.records.store import Store
-from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.page.content import _facts
 from eva_bench.reporting.page.probes import probe_tables
 from tests.records import record
@@ -39,3 +39,9 @@ def test_probes_of_own_runs_are_in_tables_of_their_own(tmp_path):
         "forgetting, scale pocket, own runs with other train.steps",
     ]
     assert [row[:3] for table in tables for row in table["rows"]] == [["lora", "math", 1]] * 2
+
+
+def test_a_sweep_of_a_probe_stays_in_its_file():
+    run = Run.of(record("lora", 0), {"intruders": {"intruders": 4.0, "k=1 epsilon=0.5": 2.0, "lambda=0 loss": 1.5}})
+    (table,) = probe_tables([run])
+    assert table["header"] == ["method", "family", "runs", "intruders"] and table["rows"] == [["lora", "math", 1, 4.0]]

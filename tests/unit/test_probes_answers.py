@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 
-from eva_bench.probes import answers, study
-from eva_bench.probes.answers import Training
+from eva_bench.probes import answers, comparisons, study
+from eva_bench.probes.comparisons import Training
 from eva_bench.probes.measure import PROBES
+from eva_bench.probes.result import ProbeResult
 from eva_bench.records.store import Store
 from eva_bench.settings.spec import PROTOCOL
 from eva_bench.system.errors import UserError
-from eva_bench.system.paths import choices
+from eva_bench.system.paths import ROOT, choices
 from tests.records import record
 
+RESULTS = ROOT / "results"
 TASKS, SEEDS = ("one", "two"), range(5)
 NOISE = (0.0, 0.3, -0.2, 0.1, -0.2)  # of the seeds; its mean is 0
 
@@ -32,34 +37,73 @@ def trainings(**forgetting: float) -> list[Training]:
 
 def test_forgetting_is_compared_at_equal_score_and_as_it_is():
     found = trainings(full=0.0, lora=-4.0)
-    raw = answers.difference(found, "forgetting", "lora", "full", 5)
+    raw = comparisons.difference(found, "forgetting", "lora", "full", 5)
     assert raw.estimate == pytest.approx(-4 - 2 * 10) and raw.sign == -1
-    equal = answers.bootstrap(found, lambda some: answers.at_equal_score(some, "lora", "full"), 5)
+    equal = comparisons.bootstrap(found, lambda some: comparisons.at_equal_score(some, "lora", "full"), 5)
     assert equal.estimate == pytest.approx(-4, abs=0.5) and equal.low <= equal.estimate <= equal.high < 0
 
 
 def test_a_correlation_is_that_within_tasks():
     found = trainings(full=0.0, lora=-4.0)
-    assert answers.rank_correlation(found, "intruders/intruders", "forgetting") == pytest.approx(1)
-    assert answers.rank_correlation(found, "score", "nothing") != answers.rank_correlation(found, "score", "score")
+    assert comparisons.rank_correlation(found, "intruders/intruders", "forgetting") == pytest.approx(1)
+    assert math.isnan(comparisons.rank_correlation(found, "score", "nothing"))
+    own = [
+        Training("one", m, seed, {"x": far + seed, "y": far - seed})
+        for m, far in (("a", 0), ("b", 9))
+        for seed in SEEDS
+    ]
+    assert comparisons.rank_correlation(own, "x", "y") > 0.2  # methods lie apart in both
+    assert comparisons.rank_correlation(own, "x", "y", "method") == pytest.approx(-1)  # trainings of one the other way
+
+
+def test_groups_and_pretrainings_have_their_tables(tmp_path):
+    asked = study.read_study()
+    values = {"straight_barrier": 0.1, "permuted_barrier": 0.2, "update_cosine": None, "merged_loss": 0.5}
+    groups = [("lora", values), ("lora", values | {"straight_barrier": 0.3})]
+    assert "| lora | 0.2 | 0.2 | – | 0.5 |" in answers.merging(groups, asked)[2]
+    assert answers.merging([], asked)[1] == answers.matching([])[1] == answers.WAITING
+    summary = {"straight_barrier": 2.0, "straight_alignment": 0.01, "permuted_barrier": 1.0, "permuted_alignment": 0.25}
+    result = ProbeResult(
+        probe="pretrainings", subjects=["a", "b"], sha256=["1", "2"], settings={}, seconds=1, summary=summary
+    )
+    table = answers.matching([result.write(str(tmp_path))])[2]
+    assert "| a | 2 | straight | 2 | 0.01 | – |\n| a | 2 | permuted | 1 | 0.25 | – |" in table
+
+
+def test_the_committed_page_is_what_records_and_results_give():
+    file = RESULTS / "probes" / "answers.md"
+    assert file.read_text() == answers.page_of(study.Chosen(results_dir=str(RESULTS)))
 
 
 def test_fewer_seeds_than_wanted_are_no_answer():
     few = [training for training in trainings(full=0.0, lora=-4.0) if training.seed < 4]
-    assert answers.difference(few, "forgetting", "lora", "full", 5) is None
-    assert answers.bootstrap(few, lambda _: 1.0, 5) is None
-    assert answers.page(few, study.read_study()).count("Not answered yet.") == 4
+    assert comparisons.difference(few, "forgetting", "lora", "full", 5) is None
+    assert comparisons.bootstrap(few, lambda _: 1.0, 5) is None
+    assert answers.page(few, study.read_study()).count("Not answered yet.") == 5
 
 
 def test_a_seed_without_all_tasks_does_not_count():
     found = [t for t in trainings(lora=0.0) if (t.task, t.seed) != ("two", 3)]
-    assert sorted(answers.by_seed(found, "lora", "score")) == [0, 1, 2, 4]
+    assert sorted(comparisons.by_seed(found, "lora", "score")) == [0, 1, 2, 4]
 
 
 def test_the_page_answers_every_question():
-    text = answers.page(trainings(full=0.0, lora=-4.0, pissa=8.0), study.read_study())
+    found = trainings(full=0.0, lora=-4.0, pissa=8.0)
+    for training in found:
+        lost = {"0": (2.0, 0.5), "0.25": (1.8, 0.6), "0.5": (1.5, 0.7), "0.75": (1.2, 0.9), "1": (1.0, 1.0)}
+        for factor, (loss, forgotten) in lost.items():
+            names = f"intruders/lambda={factor} loss", f"intruders/lambda={factor} forgetting/loss"
+            training.values.update(zip(names, (3 * loss, 5 * forgotten), strict=True))
+    text = answers.page(found, study.read_study())
     assert "Less than full fine-tuning: -4" in text
-    assert "over trainings within each task: 1 [1, 1]" in text
+    assert (
+        "over the trainings of each task: 1 [1, 1]; over those of each task and method, where the number varies: 1 [1"
+        in text
+    )
+    log = {value: f"{math.log(value):.3g}" for value in (2.0, 1.5, 0.5, 0.7)}
+    assert f"| lora | {log[2.0]} [{log[2.0]}, {log[2.0]}] | {log[1.5]} [" in text
+    assert f"exp({log[2.0]} [{log[2.0]}, {log[2.0]}]) times as large, that on pretraining data exp({log[0.5]} [" in text
+    assert "| milora |" not in text  # no run of it is there
     assert "\n\nlora; the next, full, moves them by 0.04 [0.04, 0.04] more, significantly." in text
 
 
@@ -93,3 +137,10 @@ def test_of_a_task_with_more_seeds_the_first_ones_count(tmp_path):
     file.write_text("{scale: pocket, tasks: [gsm8k], methods: [lora], seeds: 2, probes: {}}")
     found = study.Chosen(results_dir=str(tmp_path), file=str(file)).runs()
     assert sorted(run.spec.seed for run in found) == [0, 1]
+
+
+def test_every_interval_of_the_documentation_is_one_of_the_page_or_of_a_claim():
+    text = (ROOT / "docs" / "probes.md").read_text()
+    quoted = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", text[text.index("## Answers") :])
+    known = (RESULTS / "probes" / "answers.md").read_text() + (ROOT / "docs" / "claims.md").read_text()
+    assert len(quoted) > 8 and [interval for interval in quoted if interval not in known] == []

@@ -3,14 +3,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from eva_bench import models
 from eva_bench.probes import __main__ as command
 from eva_bench.probes import connectivity, intruders, permutations, trained
 from eva_bench.probes.result import ProbeResult
+from eva_bench.probes.subjects import base_model
+from eva_bench.settings.schema import DataSettings
 from eva_bench.system.paths import POCKET_WEIGHTS
 from tests.unit.test_probes_connectivity import random_permutations
 
@@ -145,9 +149,42 @@ def test_a_pretraining_with_its_units_elsewhere_is_matched(tmp_path):
     base.save_pretrained(tmp_path / "other")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(BASE / file, tmp_path / "other")
-    assert run(tmp_path, "pretrainings", f"second={tmp_path / 'other'}", "points=3") == 0
+    assert run(tmp_path, "pretrainings", f"others={tmp_path / 'other'}", "points=3") == 0
     (file,) = (tmp_path / "probes" / "pretrainings").glob("*.json")
     found = ProbeResult.model_validate_json(file.read_text())
     assert found.summary["straight_barrier"] > 0.1 and found.summary["straight_alignment"] < 0.5
     assert abs(found.summary["permuted_barrier"]) < 1e-3 and found.summary["permuted_alignment"] > 0.99
-    assert found.layers["straight"]["loss"][0] == pytest.approx(found.layers["straight"]["loss"][-1], abs=1e-3)
+    losses = found.layers["straight/0-1"]["loss"]
+    assert losses[0] == pytest.approx(losses[-1], abs=1e-3)
+
+
+def test_pretrained_vision_transformers_are_matched_with_their_readouts(tmp_path, capsys):
+    for name, seed in (("other", 5), ("third", 6)):
+        bundle = models.load(base_model("pocket_vision", []), DataSettings(source="hub"), "cpu", 1)
+        units = permutations.wiring(bundle.module)
+        order = random_permutations(bundle.module, units, seed)
+        moved = permutations.permute(connectivity.read_state(bundle.module), order, units.axes)
+        connectivity.write_state(bundle.module, moved)
+        bundle.module.reset_classifier(0)
+        models.save(bundle, tmp_path / name)
+        shutil.copy(POCKET_WEIGHTS / "vision" / "config.json", tmp_path / name)
+    folders = f"others={tmp_path / 'other'},{tmp_path / 'third'}"
+    given = ("pretrainings", "first=pocket_vision", folders, "points=3", "steps=1")
+    assert "pocket.pretrain.held_out --model" in refused(tmp_path, capsys, *given)
+    assert "no language or vision model" in refused(tmp_path, capsys, "pretrainings", "first=pocket_encoder", folders)
+    for name, seed in (("other", 5), ("third", 6)):
+        place = random_permutations(bundle.module, units, seed)["residual"].numpy()
+        with np.load(POCKET_WEIGHTS / "held_out" / "vision.npz") as stored:
+            kept = {key: stored[key][:, place] if key.endswith("weight") else stored[key] for key in stored.files}
+        np.savez(tmp_path / name / "readouts.npz", **kept)
+    assert run(tmp_path, *given) == 0
+    (file,) = (tmp_path / "probes" / "pretrainings").glob("*.json")
+    found = ProbeResult.model_validate_json(file.read_text())
+    assert found.subjects == ["pocket_vision", "other", "third"] and len(set(found.sha256)) == 3
+    assert {name.partition("/")[2] for name in found.layers if name.startswith("straight/")} == {"0-1", "0-2", "1-2"}
+    seen = found.summary
+    assert seen["straight_barrier"] > 0.1 and abs(seen["permuted_barrier"]) < 1e-3
+    assert abs(seen["straight_through_barrier"]) < 1e-3  # it starts from weight matching, which is the best here
+    assert seen["permuted_alignment"] > 0.99 > seen["straight_alignment"] + 0.5
+    assert seen["permuted_merged"] == pytest.approx(seen["alone"], abs=1e-3)
+    assert seen["straight_merged"] > seen["alone"] + 0.1

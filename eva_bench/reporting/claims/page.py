@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eva_bench.reporting.archive import Archive
-from eva_bench.reporting.claims.evaluate import Finding, Verdict, judge
+from eva_bench.reporting.claims.evaluate import judge
+from eva_bench.reporting.claims.finding import Finding, Verdict
 from eva_bench.reporting.claims.spec import Claim
 from eva_bench.reporting.tables.formats import markdown
 

@@ -76,15 +76,34 @@ class BestRate(_Where):
 
 
 class Correlation(_Where):
-    """Spearman's rank correlation of two measures over trainings lies between two numbers."""
+    """Spearman's rank correlation of two measures within tasks lies between two numbers.
+
+    Attributes:
+        unit: what a point is; the mean of a method where a measure is the same for all of its trainings.
+    """
 
     kind: Literal["correlation"]
     x: str
     y: str
+    unit: Literal["training", "method"] = "training"
     between: tuple[float, float]
 
 
-Statement = Annotated[Compare | Tie | BestRate | Correlation, Field(discriminator="kind")]
+class Matching(_Where):
+    """What weight matching does to pairs of pretrainings of the models of a scale, mean over pairs.
+
+    Attributes:
+        measure: of a pair, see `eva_bench.probes.pretrainings`.
+        expect: of the matched pair, against the same as it is.
+    """
+
+    kind: Literal["matching"]
+    measure: Literal["alignment", "barrier"]
+    expect: Literal["higher", "lower"]
+    scale: str = "pocket"
+
+
+Statement = Annotated[Compare | Tie | BestRate | Correlation | Matching, Field(discriminator="kind")]
 
 
 class Claim(Strict):

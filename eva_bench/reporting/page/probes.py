@@ -13,7 +13,7 @@ from eva_bench.reporting.tables.facts import FACTS
 
 
 def probe_tables(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """A table per scale and probe: a line per method and family, the mean of every number over its runs.
+    """A table per scale and probe: a line per method and family, the mean of every number over its runs, but for sweeps.
 
     Own runs, with settings that no recipe or suite has, are in tables of their own.
     """
@@ -23,7 +23,10 @@ def probe_tables(runs: Iterable[Run]) -> list[dict[str, Any]]:
         if (run.status, run.stage) != ("ok", "final"):
             continue
         own = f", own runs with other {', '.join(sorted(run.private_overrides))}" if run.private_overrides else ""
-        measured = {name: {k: v for k, v in summary.items() if v is not None} for name, summary in run.probes.items()}
+        measured = {
+            name: {k: v for k, v in summary.items() if v is not None and "=" not in k}  # a sweep stays in its file
+            for name, summary in run.probes.items()
+        }
         if (forgotten := FACTS["forgetting"](run)) is not None:
             measured["forgetting"] = {"log of the ratio of losses": forgotten}
             if (name := "forgetting/accuracy") in run.metrics and name in run.metrics_before:
