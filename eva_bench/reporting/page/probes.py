@@ -13,7 +13,7 @@ from eva_bench.reporting.tables.facts import FACTS
 
 
 def probe_tables(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """A table per scale and probe: a line per method and family, the mean of every number over its runs, but for sweeps.
+    """A table per scale and probe: a line per method and family, the mean of every number over its runs; no sweeps.
 
     Own runs, with settings that no recipe or suite has, are in tables of their own.
     """
