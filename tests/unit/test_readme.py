@@ -35,6 +35,8 @@ def test_every_interval_in_the_readme_is_in_the_statistics():
     intervals = re.findall(r"[-+]\d+\.\d \[[^]]+\]", results)
     known = {row["difference to lora [95 %]"] for row in table_of("overall-statistics").values()}
     assert len(intervals) >= 4 and set(intervals) <= known
+    correlations, claims = re.findall(r"-?0\.\d\d \[[^]]+\]", results), (ROOT / "docs/claims.md").read_text()
+    assert correlations and all(found in claims for found in correlations)
 
 
 def test_two_tables_give_one_mean_over_all_families():
