@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 from transformers.utils import logging as model_logging
 
-from eva_bench.probes import answers, pretrainings, study, subjects
+from eva_bench.probes import answers, pretrainings, profiles, study, subjects
 from eva_bench.probes.measure import PROBES, measure
 from eva_bench.probes.subjects import Subject
 from eva_bench.records.store import Store
@@ -21,7 +21,8 @@ from eva_bench.system.progress import say
 USAGE = (
     "Usage: python -m eva_bench.probes <probe> run=<id>[,<id>...] | suite=<name> | adapter=<folder> base=<folder> | "
     f"checkpoint=<folder> base=<folder> targets=q_proj,v_proj; probes: {', '.join(PROBES)}. "
-    "Or: python -m eva_bench.probes study | answers (conf/probes.yaml), or pretrainings others=<folder>[,<folder>...]."
+    "Or: python -m eva_bench.probes study | answers (conf/probes.yaml), pretrainings others=<folder>[,<folder>...], "
+    "or profiles models=<name>[,<name>...]."
 )
 
 
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "study": study.main,
     "answers": answers.main,
     "pretrainings": pretrainings.main,
+    "profiles": profiles.main,
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_bench.methods.layer import Factors, own_weight
+from eva_bench.models.linear import weight_matrix
 from eva_bench.probes.permutations import Permutations, State, Wiring, match, permute, wiring
 from eva_bench.probes.result import Findings, Summary
 from eva_bench.probes.subjects import Subject
@@ -144,6 +145,7 @@ def probe(subjects: Sequence[Subject], options: Options) -> Findings:
     bench = Workbench(subjects[0])
     module = bench.bundle.module
     updates = [{name: layer.update for name, layer in subject.layers()} for subject in subjects]
+    averaged = _averaged_factors(*subjects[:2])
     states = _states(subjects)
 
     def at(state: State, value: Callable[[], float] = bench.loss) -> float:
@@ -165,12 +167,28 @@ def probe(subjects: Sequence[Subject], options: Options) -> Findings:
     cosines = [float((a * b).sum() / (a.norm() * b.norm())) for a, b in pairs if a.any() and b.any()]
     summary["update_alignment"] = sum(alignment(*pair) for pair in pairs) / len(pairs)
     summary["update_cosine"] = sum(cosines) / len(cosines) if cosines else None
+    if averaged:
+        at(merge(states[:2]))
+        with torch.no_grad():
+            for name, weight in averaged.items():
+                weight_matrix(module.get_submodule(name)).copy_(weight)
+        summary["factors_half_way"] = bench.loss()
     merged = merge(states)
     summary["merged_loss"] = at(merged)
     if options.scores:
         ends = {"first": states[0], "second": states[1], "half_way": merge(states[:2]), "merged": merged}
         summary |= {f"{name}_score": at(state, bench.score) for name, state in ends.items()}
     return Findings(summary=summary, layers=layers)
+
+
+def _averaged_factors(first: Subject, second: Subject) -> dict[str, Tensor]:
+    """Weights half way between two adapters whose A and B are averaged apart; empty unless both have such factors."""
+    one, two = first.trained.factors, second.trained.factors
+    alike = one.keys() == two.keys() and all(one[name].rank == two[name].rank for name in one)
+    if not alike or any(part.magnitude is not None for part in (*one.values(), *two.values())):
+        return {}
+    bases = {name: layer.base for name, layer in first.layers()} if one else {}
+    return {name: base + mixed_factors(one[name], two[name], 0.5) for name, base in bases.items()}
 
 
 def _states(subjects: Sequence[Subject]) -> list[State]:

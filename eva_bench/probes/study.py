@@ -25,6 +25,7 @@ from eva_bench.system.paths import CONF, runs_beside
 from eva_bench.system.progress import say, warn
 
 FILE = CONF / "probes.yaml"
+BASELINE = "lora"
 
 
 class Study(Frozen):
@@ -159,13 +160,20 @@ def _cell(record: Record) -> tuple[str, str, int, frozenset[str]]:
 
 
 def groups_of(probe: str, records: Sequence[Record]) -> list[list[str]]:
-    """The ids that each result of a probe is about: one run, or for connectivity all seeds of a method on a task."""
+    """The ids that each result of a probe is about: one run; for connectivity, which compares, those of two kinds.
+
+    All seeds of a method on a task; and every method beside LoRA, of one seed.
+    """
     if probe != "connectivity":
         return [[record.run_id] for record in records]
-    found: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for record in records:
-        found[record.task, record.method].append((record.spec.seed, record.run_id))
-    return [[run for _, run in sorted(group)] for group in found.values() if len(group) > 1]
+        found[record.task, record.method][record.spec.seed] = record.run_id
+    groups = [[run for _, run in sorted(runs.items())] for runs in found.values() if len(runs) > 1]
+    for (task, method), runs in found.items():
+        others = found.get((task, BASELINE), {}) if method != BASELINE else {}
+        groups += [[others[seed], run] for seed, run in sorted(runs.items()) if seed in others]
+    return groups
 
 
 def _options(probe: str, study: Study) -> Arguments:

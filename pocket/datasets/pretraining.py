@@ -32,7 +32,7 @@ def generate(split: str, subset: str) -> Rows:
     """Rows of one model's pretraining data.
 
     Args:
-        split: "test", held out; language and vision also have "train", for what is fitted to two pretrainings.
+        split: "test", held out; language, exam and vision also have "train", for what is fitted to two pretrainings.
         subset: language, exam, encoder, vision or decision.
 
     Returns:
@@ -59,9 +59,9 @@ def _language(split: str) -> Rows:
     return [{"text": text} for text in corpus.first_documents(STREAMS[split], 256)]
 
 
-def _exam() -> Rows:
+def _exam(split: str) -> Rows:
     """Questions alone: what the language model had learnt before, the exam's pretraining has already driven out."""
-    rng = random.Random(f"pocket exam {exam_text.VERSION} {STREAMS['test']}")
+    rng = random.Random(f"pocket exam {exam_text.VERSION} {STREAMS[split]}")
     return [{"text": "".join(exam_text.example(rng))} for _ in range(160)]
 
 
@@ -81,5 +81,5 @@ def _decision() -> Rows:
     return [{name: value[i] for name, value in arrays.items()} for i in range(len(arrays["states"]))]
 
 
-_BY_STREAM: dict[str, Callable[[str], Rows]] = {"language": _language, "vision": _vision}
-_HELD_OUT: dict[str, Callable[[], Rows]] = {"exam": _exam, "encoder": _encoder, "decision": _decision}
+_BY_STREAM: dict[str, Callable[[str], Rows]] = {"language": _language, "exam": _exam, "vision": _vision}
+_HELD_OUT: dict[str, Callable[[], Rows]] = {"encoder": _encoder, "decision": _decision}

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from eva_bench.probes import answers, comparisons, study
+from eva_bench.probes import answers, comparisons, questions, study
 from eva_bench.probes.comparisons import Training
 from eva_bench.probes.measure import PROBES
 from eva_bench.probes.result import ProbeResult
@@ -35,6 +35,10 @@ def trainings(**forgetting: float) -> list[Training]:
     return found
 
 
+def page(found: list[Training], pairs=([], [])) -> str:
+    return answers.page(found, pairs, {}, study.read_study())
+
+
 def test_forgetting_is_compared_at_equal_score_and_as_it_is():
     found = trainings(full=0.0, lora=-4.0)
     raw = comparisons.difference(found, "forgetting", "lora", "full", 5)
@@ -56,18 +60,45 @@ def test_a_correlation_is_that_within_tasks():
     assert comparisons.rank_correlation(own, "x", "y", "method") == pytest.approx(-1)  # trainings of one the other way
 
 
-def test_groups_and_pretrainings_have_their_tables(tmp_path):
+def test_pairs_and_models_have_their_tables():
     asked = study.read_study()
-    values = {"straight_barrier": 0.1, "permuted_barrier": 0.2, "update_cosine": None, "merged_loss": 0.5}
-    groups = [("lora", values), ("lora", values | {"straight_barrier": 0.3})]
-    assert "| lora | 0.2 | 0.2 | – | 0.5 |" in answers.merging(groups, asked)[2]
-    assert answers.merging([], asked)[1] == answers.matching([])[1] == answers.WAITING
+    values = {"straight_barrier": 0.1, "permuted_barrier": 0.2, "straight_half_way": 0.5, "merged_loss": 0.6}
+    of_seeds = [Training(task, "lora", 0, values) for task in TASKS]
+    apart = [values | {"factors_half_way": 0.7 + noise} for noise in NOISE]
+    of_methods = [Training(task, "eva", seed, apart[seed]) for task in TASKS for seed in SEEDS]
+    _, _, first, _, second = questions.merging(of_seeds, of_methods, asked)
+    assert "| lora | 0.1 | 0.2 | – | 0.5 | – | 0.6 |" in first
+    assert "| eva | 0.1 [0.1, 0.1] | 0.2 [0.2, 0.2] | – | 0.5 [0.5, 0.5] | 0.7 [0.437, 0.963] |" in second
     summary = {"straight_barrier": 2.0, "straight_alignment": 0.01, "permuted_barrier": 1.0, "permuted_alignment": 0.25}
-    result = ProbeResult(
-        probe="pretrainings", subjects=["a", "b"], sha256=["1", "2"], settings={}, seconds=1, summary=summary
-    )
-    table = answers.matching([result.write(str(tmp_path))])[2]
+    facts = {"probe": "p", "sha256": ["1"], "settings": {}, "seconds": 1}
+    table = questions.matching([ProbeResult(subjects=["a", "b"], summary=summary, **facts)])[2]
     assert "| a | 2 | straight | 2 | 0.01 | – |\n| a | 2 | permuted | 1 | 0.25 | – |" in table
+    means = {"mean_share": 0.5, "mean_energy_rank": 30.0, "mean_full_rank": 96.0, "mean_stable_rank": 7.0}
+    ranks = ProbeResult(subjects=["m"], summary={"layers": 12, "low_rank_layers": 5} | means, **facts)
+    assert "| m | 12 | 5 | 0.5 | 30 | 96 | 7 |" in questions.profiles([ranks])[2]
+    empty = (questions.merging([], [], asked), questions.matching([]), questions.profiles([]))
+    assert [found[1] for found in empty] == [questions.WAITING] * 3
+
+
+def test_curvature_stands_beside_the_rate_of_each_task():
+    methods, tasks = ("lora", "eva", "pissa", "svfit"), study.read_study().tasks
+    found = [
+        Training(task, method, seed, {"curvature/largest": 10.0 * (i + 1) + NOISE[seed], "rate": 0.1 / (i + 1)})
+        for task in tasks for i, method in enumerate(methods) for seed in SEEDS
+    ]  # fmt: skip
+    text = page(found)
+    assert "mean over tasks: -1. Its interval" in text and "| eva | 20 [19.7, 20.3] | 0.05 | 20" in text
+
+
+def test_the_study_compares_seeds_of_a_method_and_methods_of_a_seed():
+    runs = [record(method, seed, 0.5, task="gsm8k") for method in ("lora", "eva") for seed in (1, 0)]
+    name = {(run.method, run.spec.seed): run.run_id for run in runs}
+    groups = study.groups_of("connectivity", runs)
+    assert [name["lora", 0], name["lora", 1]] in groups and [name["eva", 0], name["eva", 1]] in groups
+    assert (
+        [name["lora", 0], name["eva", 0]] in groups and [name["lora", 1], name["eva", 1]] in groups and len(groups) == 4
+    )
+    assert study.groups_of("intruders", runs) == [[run.run_id] for run in runs]
 
 
 def test_the_committed_page_is_what_records_and_results_give():
@@ -79,7 +110,7 @@ def test_fewer_seeds_than_wanted_are_no_answer():
     few = [training for training in trainings(full=0.0, lora=-4.0) if training.seed < 4]
     assert comparisons.difference(few, "forgetting", "lora", "full", 5) is None
     assert comparisons.bootstrap(few, lambda _: 1.0, 5) is None
-    assert answers.page(few, study.read_study()).count("Not answered yet.") == 5
+    assert page(few).count("Not answered yet.") == 10
 
 
 def test_a_seed_without_all_tasks_does_not_count():
@@ -94,7 +125,7 @@ def test_the_page_answers_every_question():
         for factor, (loss, forgotten) in lost.items():
             names = f"intruders/lambda={factor} loss", f"intruders/lambda={factor} forgetting/loss"
             training.values.update(zip(names, (3 * loss, 5 * forgotten), strict=True))
-    text = answers.page(found, study.read_study())
+    text = page(found)
     assert "Less than full fine-tuning: -4" in text
     assert (
         "over the trainings of each task: 1 [1, 1]; over those of each task and method, where the number varies: 1 [1"

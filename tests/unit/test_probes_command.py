@@ -188,3 +188,16 @@ def test_pretrained_vision_transformers_are_matched_with_their_readouts(tmp_path
     assert seen["permuted_alignment"] > 0.99 > seen["straight_alignment"] + 0.5
     assert seen["permuted_merged"] == pytest.approx(seen["alone"], abs=1e-3)
     assert seen["straight_merged"] > seen["alone"] + 0.1
+
+
+def test_profiles_of_models_are_those_of_their_layers(tmp_path, capsys):
+    assert run(tmp_path, "profiles", "models=pocket_language") == 0
+    found = ProbeResult.model_validate_json((tmp_path / "probes/profiles/pocket_language.json").read_text())
+    weight = AutoModelForCausalLM.from_pretrained(BASE).model.layers[1].mlp.up_proj.weight.detach()
+    squares = np.linalg.svd(weight.numpy().astype(float), compute_uv=False) ** 2
+    row = found.layers["model.layers.1.mlp.up_proj"]
+    assert row["full_rank"] == 128 and row["stable_rank"] == pytest.approx(squares.sum() / squares[0], rel=1e-4)
+    assert row["energy_rank"] == 1 + (squares.cumsum() < 0.9 * squares.sum()).sum()
+    assert found.summary["layers"] == len(found.layers) and 0 < found.summary["low_rank_layers"] < len(found.layers)
+    assert run(tmp_path, "profiles", "models=pocket_language,pocket_vision", f"path={BASE}") == 2
+    assert "folder of one model" in capsys.readouterr().err

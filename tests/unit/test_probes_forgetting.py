@@ -129,6 +129,12 @@ def test_held_out_rows_are_none_of_pretraining():
     pairs = set(islice(encoder_corpus.documents("train"), 20000))
     rows = [(row["text"], row["pair"]) for row in rows_of("encoder")]
     assert sum(pair in pairs for pair in rows) < 0.1 * len(rows)
+    read = catalogue.load_rows("pocket/pretraining/language", "train")
+    assert all(row["text"] in seen for row in read)  # what may be fitted to is what pretraining has read
+    asked = [rows_of("exam"), catalogue.load_rows("pocket/pretraining/exam", "train")]
+    assert {row["text"] for row in asked[0]}.isdisjoint(row["text"] for row in asked[1])
+    scenes = [rows_of("vision"), catalogue.load_rows("pocket/pretraining/vision", "train")]
+    assert not np.array_equal(*(np.stack([row["image"] for row in rows]) for rows in scenes))
 
 
 def test_a_model_has_one_data_set_or_none():
