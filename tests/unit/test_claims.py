@@ -195,6 +195,16 @@ def test_all_21_claims_of_the_suite_are_well_formed_and_stand_on_the_page_withou
     assert page.count("| not run |") == 21
 
 
+def test_a_scale_without_runs_for_a_claim_is_not_on_the_page():
+    known = claim(compare("eva", "lora", "higher"))
+    elsewhere = record("lora", 0, task="glue/rte", scale="small")
+    page = render([known], Archive([*RECORDS, elsewhere]))
+    assert "Scale pocket: confirmed" in page and "Scale small" not in page
+    unknown = claim(compare("sorsa", "olora", "higher"))
+    page = render([unknown], Archive([*RECORDS, elsewhere]))
+    assert page.count("**Scale") == 1 and "**Scale pocket: not run.**" in page
+
+
 def test_the_committed_page_is_what_the_records_give_and_a_script_without_this_project_agrees(tmp_path):
     assert main([f"results_dir={ROOT / 'results'}", f"page={tmp_path / 'claims.md'}"]) == 0
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")

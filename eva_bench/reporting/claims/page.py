@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from eva_bench.reporting.archive import Archive
@@ -46,10 +47,16 @@ def _verdicts(judged: Judged) -> str:
     return "; ".join(f"{verdict}{SUFFIX[verdict]} (scale {scale})" for scale, verdict in shown) or "not run"
 
 
+def _with_runs(judged: Judged) -> Judged:
+    """The scales at which something was run for a claim; without any the first, whose statements say what is missing."""
+    found = {scale: pair for scale, pair in judged.items() if any(part.verdict != "not run" for part in pair[1])}
+    return found or dict(itertools.islice(judged.items(), 1))
+
+
 def _section(claim: Claim, judged: Judged) -> list[str]:
     lines = [f'<a id="{claim.number}"></a>', "", f"## {claim.number}. {claim.claim}", ""]
     lines.append(f"Published: {claim.published} Source: {claim.source}.")
-    for scale, (verdict, findings) in judged.items():
+    for scale, (verdict, findings) in _with_runs(judged).items():
         lines += ["", f"**Scale {scale}: {verdict}{SUFFIX[verdict]}.**", ""]
         for finding in findings:
             count = f" ({finding.trainings} trainings)" if finding.trainings else ""
