@@ -48,7 +48,7 @@ def _verdicts(judged: Judged) -> str:
 
 
 def _with_runs(judged: Judged) -> Judged:
-    """The scales at which something was run for a claim; without any the first, whose statements say what is missing."""
+    """The scales at which something was run for a claim; without any the first, which says what is missing."""
     found = {scale: pair for scale, pair in judged.items() if any(part.verdict != "not run" for part in pair[1])}
     return found or dict(itertools.islice(judged.items(), 1))
 
