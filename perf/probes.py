@@ -1,4 +1,5 @@
-"""What probes cost: on a short run of every pocket model, intruders on one 4096 x 4096 layer, forgetting in a run.
+"""What probes cost with the options of conf/probes.yaml: on a short run of every pocket model, intruders on one
+4096 x 4096 layer, forgetting in a run.
 
 Seconds are those that one thread computes, single measurements, so that other work on the machine moves them little.
 """
@@ -16,20 +17,23 @@ from statistics import median
 import torch
 
 from eva_bench.models.linear import weight_matrix
-from eva_bench.probes import intruders, subjects
+from eva_bench.probes import intruders, study, subjects
 from eva_bench.probes.measure import PROBES, measure
 from eva_bench.probes.trained import Layer
+from eva_bench.probes.workbench import TEST_EXAMPLES
 from eva_bench.records.store import Store
 from eva_bench.run.plan_cost import skeleton_of
 from eva_bench.settings.compose import compose_spec
 from eva_bench.settings.spec import PROTOCOL
+from eva_bench.system.arguments import parse
 from eva_bench.system.paths import RESULTS
 from perf import page, process
 from perf.parameters import CELLS, settings_of
 
 MODELS = ("pocket language", "pocket encoder", "pocket vision", "pocket decision")
 LARGE, WIDTH = "Llama-3.1-8B", 4096
-SHORT = ["method=lora", "train.steps=2", "train.epochs=null", "eval.limit=8", "tracking=off", "threads=1"]
+SHORT = ["method=lora", "train.steps=2", "train.epochs=null", "tracking=off", "threads=1"]
+ROWS = {"pocket decision": 8}  # episodes; of the others as many test rows as a probe reads
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -46,15 +50,17 @@ def of_runs() -> dict[str, dict]:
         for title in MODELS:
             runs = []
             for seed in (0, 1):
-                given = [*SHORT, CELLS[title], f"seed={seed}", f"results_dir={folder}"]
+                rows = f"eval.limit={ROWS.get(title, TEST_EXAMPLES)}"
+                given = [*SHORT, CELLS[title], rows, f"seed={seed}", f"results_dir={folder}"]
                 process.run([sys.executable, "run.py", *given]).checked()
                 runs.append(compose_spec(given).run_id)
+            options = {} if title in ROWS else study.read_study().probes  # weight matching does not know every model
             for name, module in PROBES.items():
-                chosen = runs if name == "connectivity" else runs[:1]
+                chosen, given = runs if name == "connectivity" else runs[:1], options.get(name, [])
 
-                def work(name: str = name, module=module, chosen: list[str] = chosen) -> None:
+                def work(name=name, module=module, chosen=chosen, given=given) -> None:
                     found = [subjects.of_run(run, f"{folder}/runs") for run in chosen]
-                    measure(name, found, module.Options(), folder)
+                    measure(name, found, parse(module.Options, given), folder)
 
                 slowest[name] = max(slowest.get(name, (0.0, "")), (seconds_of(work), title))
     return {
