@@ -109,6 +109,6 @@ def test_a_study_of_all_runs_continues_and_its_answers_wait_for_seeds(runs, fold
     assert "3 runs, 3 results, 0 of them to do" in capsys.readouterr().out
     assert probes.main(["answers", *given, f"results_dir={folder / 'results'}"]) == 0
     page = (folder / "results" / "probes" / "answers.md").read_text()
-    assert page.count("Not answered yet.") == 4 and "| pissa |" in page
+    assert page.count("Not answered yet.") == 10 and "| pissa |" in page
     assert probe(folder, "study", f"file={file}") == 2
     assert "No finished run" in capsys.readouterr().err
