@@ -30,10 +30,11 @@ from eva_bench.system.paths import RESULTS
 from perf import page, process
 from perf.parameters import CELLS, settings_of
 
-MODELS = ("pocket language", "pocket encoder", "pocket vision", "pocket decision")
 LARGE, WIDTH = "Llama-3.1-8B", 4096
 SHORT = ["method=lora", "train.steps=2", "train.epochs=null", "tracking=off", "threads=1"]
-ROWS = {"pocket decision": 8}  # episodes; of the others as many test rows as a probe reads
+DECISION = "pocket decision"
+MODELS = ("pocket language", "pocket encoder", "pocket vision", DECISION)
+EPISODES = 8  # of the decision model; the others have as many test rows as a probe reads
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -50,11 +51,11 @@ def of_runs() -> dict[str, dict]:
         for title in MODELS:
             runs = []
             for seed in (0, 1):
-                rows = f"eval.limit={ROWS.get(title, TEST_EXAMPLES)}"
+                rows = f"eval.limit={EPISODES if title == DECISION else TEST_EXAMPLES}"
                 given = [*SHORT, CELLS[title], rows, f"seed={seed}", f"results_dir={folder}"]
                 process.run([sys.executable, "run.py", *given]).checked()
                 runs.append(compose_spec(given).run_id)
-            options = {} if title in ROWS else study.read_study().probes  # weight matching does not know every model
+            options = study.read_study().probes if title != DECISION else {}  # whose units matching does not know
             for name, module in PROBES.items():
                 chosen, given = runs if name == "connectivity" else runs[:1], options.get(name, [])
 

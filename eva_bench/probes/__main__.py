@@ -12,6 +12,7 @@ from transformers.utils import logging as model_logging
 
 from eva_bench.probes import answers, pretrainings, profiles, study, subjects
 from eva_bench.probes.measure import PROBES, measure
+from eva_bench.probes.result import show
 from eva_bench.probes.subjects import Subject
 from eva_bench.records.store import Store
 from eva_bench.system.arguments import Arguments, guarded, parse
@@ -91,10 +92,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(PROBES[name].Options, choice.options)
     loaders = choose(choice)
     for group in [loaders] if name == "connectivity" else [[load] for load in loaders]:
-        path, result = measure(name, [load() for load in group], options, choice.results_dir)
-        say(f"{name} of {' and '.join(result.subjects)}, {result.seconds:.1f} s: {path}")
-        for key, value in result.summary.items():
-            say(f"  {key:<32} {value if value is None or isinstance(value, int) else f'{value:.4g}'}")
+        show(*measure(name, [load() for load in group], options, choice.results_dir))
     return 0
 
 

@@ -35,13 +35,12 @@ from eva_bench.probes.connectivity import (
     write_state,
 )  # fmt: skip
 from eva_bench.probes.permutations import State, Wiring, match, permute, wiring
-from eva_bench.probes.result import Findings, ProbeResult, Summary
+from eva_bench.probes.result import Findings, ProbeResult, Summary, show
 from eva_bench.probes.subjects import base_model
 from eva_bench.settings.schema import DataSettings, ModelSettings
 from eva_bench.system.arguments import Arguments, parse
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import ROOT
-from eva_bench.system.progress import say
 
 PROBE = "pretrainings"
 READOUTS = "readouts.npz"  # of another vision transformer, in its folder
@@ -94,9 +93,7 @@ def main(arguments: Sequence[str]) -> int:
         summary=findings.summary,
         layers=findings.layers,
     )
-    say(f"pretrainings of {' and '.join(result.subjects)}, {result.seconds:.1f} s: {result.write(given.results_dir)}")
-    for name, value in result.summary.items():
-        say(f"  {name:<32} {value:.4g}")
+    show(result.write(given.results_dir), result)
     return 0
 
 

@@ -12,13 +12,12 @@ from eva_bench import models
 from eva_bench.assets.identity import model_identity
 from eva_bench.models.linear import weight_matrix
 from eva_bench.probes.low_rank import WELORE, low_rank_layers, profile
-from eva_bench.probes.result import Findings, ProbeResult, mean_of
+from eva_bench.probes.result import Findings, ProbeResult, mean_of, show
 from eva_bench.probes.subjects import base_model
 from eva_bench.settings.schema import DataSettings, ModelSettings
 from eva_bench.system.arguments import Arguments, parse
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import choices
-from eva_bench.system.progress import say
 
 PROBE = "profiles"
 REDUCTION = 0.5
@@ -62,9 +61,7 @@ def main(arguments: Sequence[str]) -> int:
             summary=findings.summary,
             layers=findings.layers,
         )
-        say(f"profiles of {name}, {result.seconds:.1f} s: {result.write(given.results_dir)}")
-        for key, value in result.summary.items():
-            say(f"  {key:<32} {value:.4g}")
+        show(result.write(given.results_dir), result)
     return 0
 
 

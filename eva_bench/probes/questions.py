@@ -15,7 +15,7 @@ from eva_bench.probes.comparisons import (
     difference,
     over_seeds,
     rank_correlation,
-)  # fmt: skip
+)
 from eva_bench.probes.forgetting import LOSS
 from eva_bench.probes.intruders import FACTORS
 from eva_bench.probes.result import ProbeResult
@@ -149,7 +149,7 @@ def ranks(trainings: Sequence[Training], asked: Study) -> list[str]:
 def merging(of_seeds: Sequence[Training], of_methods: Sequence[Training], asked: Study) -> list[str]:
     """Are fine-tunes of one base connected?"""
     title = "## Are fine-tunes of one base connected, and does permuting help?"
-    if not of_seeds:
+    if not (of_seeds or of_methods):
         return [title, WAITING]
     names = ("straight_barrier", "permuted_barrier", "update_cosine", "straight_half_way", "factors_half_way")
     header = [
@@ -195,7 +195,7 @@ def profiles(results: Sequence[ProbeResult]) -> list[str]:
     """How low is the rank of pretrained weights?"""
     title = "## How low is the rank of pretrained weights?"
     names = ("layers", "low_rank_layers", "mean_share", "mean_energy_rank", "mean_full_rank", "mean_stable_rank")
-    rows = [[result.subjects[0], *(_number(result.summary[name] or 0) for name in names)] for result in results]
+    rows = [[result.subjects[0], *(_number(result.summary[name]) for name in names)] for result in results]
     answer = (
         "Layers that methods adapt; those of them that WeLore would replace and train at half the size; what WeLore "
         "keeps of the rank; components with 90 % of the squared norm, of how many; stable rank. Means over layers."

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from eva_bench.system.files import sha256_of, write_atomically
 from eva_bench.system.frozen import Frozen
+from eva_bench.system.progress import say
 
 DIGITS = 6
 LONGEST_NAME = 160  # characters; file systems end at 255
@@ -60,6 +61,13 @@ class ProbeResult(Findings):
         path = result_path(results_dir, self.probe, self.subjects)
         write_atomically(path, self.to_json())
         return path
+
+
+def show(path: Path, result: ProbeResult) -> None:
+    """Say what was measured and where it was written."""
+    say(f"{result.probe} of {' and '.join(result.subjects)}, {result.seconds:.1f} s: {path}")
+    for name, value in result.summary.items():
+        say(f"  {name:<32} {value if value is None or isinstance(value, int) else f'{value:.4g}'}")
 
 
 def result_path(results_dir: str, probe: str, subjects: Sequence[str]) -> Path:

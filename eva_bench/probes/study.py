@@ -166,13 +166,13 @@ def groups_of(probe: str, records: Sequence[Record]) -> list[list[str]]:
     """
     if probe != "connectivity":
         return [[record.run_id] for record in records]
-    found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    found: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
     for record in records:
-        found[record.task, record.method][record.spec.seed] = record.run_id
-    groups = [[run for _, run in sorted(runs.items())] for runs in found.values() if len(runs) > 1]
+        found[record.task, record.method].append((record.spec.seed, record.run_id))
+    groups = [[run for _, run in sorted(runs)] for runs in found.values() if len(runs) > 1]
     for (task, method), runs in found.items():
-        others = found.get((task, BASELINE), {}) if method != BASELINE else {}
-        groups += [[others[seed], run] for seed, run in sorted(runs.items()) if seed in others]
+        others = dict(found.get((task, BASELINE), [])) if method != BASELINE else {}
+        groups += [[others[seed], run] for seed, run in sorted(runs) if seed in others]
     return groups
 
 

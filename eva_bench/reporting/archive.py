@@ -181,11 +181,12 @@ def read_probes(results: Path) -> tuple[Probes, list[Pretrainings]]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             subjects, probe, summary = content["subjects"], content["probe"], dict(content["summary"])
+            layers = dict(content["layers"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             warn(f"{path} is no result of a probe: {error}")
             continue
         if probe == "pretrainings":
-            pretrainings.append(content["layers"])
+            pretrainings.append(layers)
         elif len(subjects) == 1:
             found[subjects[0]][probe] = summary
     return found, pretrainings

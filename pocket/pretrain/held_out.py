@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eva_bench.probes.pretrainings import READOUTS
 from eva_bench.system.files import write_atomically
 from eva_bench.system.paths import POCKET_WEIGHTS
 from pocket.datasets.metaworld import NOISE, episodes
@@ -27,7 +28,6 @@ from pocket.world.scene_factors import GROUNDS, HUES, SHAPES, draw
 from tasks.control.windows import Windows
 
 FOLDER = POCKET_WEIGHTS / "held_out"
-READOUTS = "readouts.npz"  # of another pretraining, in its folder
 EPISODES, STRIDE = 2, 50  # of every task; steps between the windows of an episode
 SCENES, STREAM = 6000, 3  # that readouts are fitted to; the stream is not one of pretraining or of the held-out rows
 DECAY = 1e-3

@@ -41,6 +41,14 @@ def test_probes_of_own_runs_are_in_tables_of_their_own(tmp_path):
     assert [row[:3] for table in tables for row in table["rows"]] == [["lora", "math", 1]] * 2
 
 
+def test_a_broken_result_of_pretrainings_is_reported_and_left_out(tmp_path, capsys):
+    folder = tmp_path / "probes" / "pretrainings"
+    folder.mkdir(parents=True)
+    (folder / "old.json").write_text('{"subjects": ["a", "b"], "probe": "pretrainings", "summary": {}}')
+    assert Archive.load(tmp_path).pretrainings == []
+    assert "old.json is no result of a probe: 'layers'" in capsys.readouterr().err
+
+
 def test_a_sweep_of_a_probe_stays_in_its_file():
     run = Run.of(record("lora", 0), {"intruders": {"intruders": 4.0, "k=1 epsilon=0.5": 2.0, "lambda=0 loss": 1.5}})
     (table,) = probe_tables([run])

@@ -99,6 +99,9 @@ def test_the_study_compares_seeds_of_a_method_and_methods_of_a_seed():
         [name["lora", 0], name["eva", 0]] in groups and [name["lora", 1], name["eva", 1]] in groups and len(groups) == 4
     )
     assert study.groups_of("intruders", runs) == [[run.run_id] for run in runs]
+    own = record("eva", 0, 0.7, task="gsm8k")  # the same seed with settings of somebody's own
+    assert {own.run_id, name["eva", 0]} <= set(study.groups_of("connectivity", [*runs, own])[1])
+    assert [name["lora", 0], own.run_id] in study.groups_of("connectivity", [*runs, own])
 
 
 def test_the_committed_page_is_what_records_and_results_give():

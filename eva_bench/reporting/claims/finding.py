@@ -77,6 +77,6 @@ def interval_text(estimate: float, low: float | None, high: float | None, factor
     """Estimate and interval times a factor; points have one digit behind the point."""
     text = f"{factor * estimate:+.3g}" if factor == 1 else f"{factor * estimate:+.1f}"
     if low is None or high is None:
-        return f"{text} (one seed: no interval)"
+        return f"{text} (one value: no interval)"
     ends = [f"{factor * end:+.3g}" if factor == 1 else f"{factor * end:+.1f}" for end in (low, high)]
     return f"{text} [{ends[0]}, {ends[1]}]"

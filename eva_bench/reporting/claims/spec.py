@@ -95,6 +95,7 @@ class Matching(_Where):
     Attributes:
         measure: of a pair, see `eva_bench.probes.pretrainings`.
         expect: of the matched pair, against the same as it is.
+        scale: of the models.
     """
 
     kind: Literal["matching"]
