@@ -13,6 +13,7 @@ from eva_bench.settings.compose import compose_settings, compose_spec, to_settin
 from eva_bench.sweeps import execute
 from eva_bench.sweeps.request import is_sweep
 from eva_bench.system.arguments import guarded
+from eva_bench.system.errors import UserError
 from eva_bench.system.paths import CONF, choices, is_group
 
 PLAN = ("plan", "plan.memory", "plan.processes")  # say what a run would cost instead of running
@@ -30,12 +31,15 @@ def main() -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """Show the settings, run a sweep, or run one cell. Raises UserError."""
-    if {"-c", "--cfg"} & set(arguments):
+    """Show the settings or the costs, run a sweep, or run one cell. Raises UserError."""
+    showing = {item.split("=")[0] for item in arguments} & {"-c", "--cfg", *PLAN}
+    if showing and is_sweep([item for item in arguments if not item.startswith("dry_run=")]):
+        raise UserError(f"{min(showing)} is about one run; for the cells of a sweep there is dry_run=true.")
+    if {"-c", "--cfg"} & showing:
         settings = compose_spec([item for item in arguments if item not in SHOW]).what()
         print(yaml.safe_dump(settings, sort_keys=False), end="")
         return 0
-    if {item.split("=")[0] for item in arguments} & set(PLAN):
+    if showing:
         return show_plan(arguments)
     if is_sweep(arguments):
         return execute.main(arguments)

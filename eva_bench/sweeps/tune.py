@@ -54,24 +54,30 @@ class Choice:
 def select(records: Sequence[Record], scale: str, place: str) -> dict[str, Choice]:
     """Per method the lowest learning rate that is not clearly worse than the best one on validation data.
 
+    Ranks count that all methods were tuned at: a rank that only some have had would be an advantage of theirs.
+
     Args:
         records: of any stage, scale and task.
         scale: the scale that counts.
         place: a family of tasks, or one task.
 
     Raises:
-        UserError: no tuning records, records that do not compare, or methods whose grids are not equally fine.
+        UserError: no tuning records, records that do not compare, methods without a common rank, or whose grids are
+            not equally fine.
     """
     by_method: dict[str, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in _counted(records, scale, place):
         by_method[record.method][record.spec.adapter.rank].append(record)
+    ranks = set.intersection(*(set(by_rank) for by_rank in by_method.values()))
+    if not ranks:
+        raise UserError(f"The methods of '{place}' at scale '{scale}' were tuned at no common rank.")
     chosen = {}
     for method, by_rank in by_method.items():
-        curves = {rank: curve_of(method, found) for rank, found in by_rank.items()}
+        curves = {rank: curve_of(method, found) for rank, found in by_rank.items() if rank in ranks}
         rank = min(curves, key=lambda rank: curves[rank].mean(curves[rank].best))
         curve = curves[rank]
         used = [record for record in by_rank[rank] if record.spec.train.lr == curve.chosen]
-        chosen[method] = Choice(curve, rank if len(by_rank) > 1 else None, used)
+        chosen[method] = Choice(curve, rank if len(ranks) > 1 else None, used)
         if curve.at_edge:
             warn(
                 f"{method}: the best learning rate {curve.best:g} or the chosen one {curve.chosen:g} is at the edge of "

@@ -112,6 +112,8 @@ from tests.e2e.conftest import SHORT_RUN
             for name in ("rho", "tolerance", "tau")
         ),
         (("suite=smoke", "dry_run=maybe"), ("'dry_run=maybe' is neither true nor false",)),
+        (("suite=smoke", "--cfg", "job"), ("--cfg is about one run", "dry_run=true")),
+        (("suite=smoke", "plan=true"), ("plan is about one run", "dry_run=true")),
         (("suite=../suite/smoke",), ("Unknown suite '../suite/smoke'", "Did you mean 'smoke'")),
         (("-m", "hydra/launcher=local", "hydra.launcher.processes=0"), ("hydra.launcher.processes=0",)),
         (("-m", "hydra/launcher=local", "hydra.launcher.processes=abc"), ("hydra.launcher.processes=abc",)),

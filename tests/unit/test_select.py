@@ -162,3 +162,15 @@ def test_a_choice_can_be_made_for_one_task():
     assert tune.select([tuned("lora", 1e-3, 0.5)], "pocket", "gsm8k")["lora"].rank is None
     with pytest.raises(UserError, match="No stage=tune records of 'glue/cola'"):
         tune.select([tuned("lora", 1e-3, 0.5)], "pocket", "glue/cola")
+
+
+def test_a_rank_that_only_some_methods_were_tuned_at_does_not_count():
+    records = [tuned(method, lr, loss) for method in ("lora", "eva") for lr, loss in [(1e-3, 0.5), (1e-2, 0.6)]]
+    more = [tuned("lora", lr, 0.1, rank=32) for lr in (1e-3, 1e-2)]
+    chosen = tune.select(records + more, "pocket", "gsm8k")
+    assert {method: (choice.lr, choice.rank) for method, choice in chosen.items()} == {
+        "lora": (1e-3, None),
+        "eva": (1e-3, None),
+    }
+    with pytest.raises(UserError, match="no common rank"):
+        tune.select([tuned("lora", 1e-3, 0.5), tuned("eva", 1e-3, 0.5, rank=4)], "pocket", "gsm8k")
