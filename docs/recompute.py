@@ -80,7 +80,7 @@ def main():
             y = special.logit(0.01 + 0.98 * np.clip([y[order] for y, _ in group], 0, 1)).swapaxes(0, 1)
             parts.append(part(y, len({t for _, trainings in group for t in trainings}) < y.shape[1] * y.shape[2]))
         estimate, low, high = interval(parts)
-        verdict = "different" if low * high > 0 else "equivalent" if max(-low, high) <= 0.02 else "undecided"
+        verdict = "equivalent" if max(-low, high) <= 0.02 else "different" if low * high > 0 else "undecided"
         print(*pair, *(f"{100 * value:+.1f}" for value in (estimate, low, high)), verdict)
 
 

@@ -62,19 +62,35 @@ def runs_of(side, task, stage, free=(), status="ok"):
     return sorted(found, key=lambda run: run["finished"] or "")
 
 
+def tried(side, task, stage):
+    """Runs that differ in the learning rate, failed ones too."""
+    return [r for status in ("ok", "failed") for r in runs_of(side, task, stage, ["train.lr"], status)]
+
+
+def judged_by(r):
+    """What a rate is judged by: logarithm of the validation loss, minus success in control; a failed run is worst."""
+    if r["status"] == "failed":
+        return np.inf
+    if r["spec"]["model"]["kind"] == "decision":
+        return -r["metrics"][r["spec"]["task"]["primary"]]
+    return np.log(max(r["metrics"]["reference_loss"], 1e-9))
+
+
 def at_best_rate(runs):
     """Of runs that differ in the learning rate those at the rate of the one-standard-error rule."""
     losses = defaultdict(dict)
     for r in runs:
-        loss = r["metrics"].get("reference_loss", np.exp(-r["metrics"][r["spec"]["task"]["primary"]]))
-        losses[r["spec"]["train"]["lr"]][r["spec"]["task"]["name"], r["spec"]["seed"]] = np.log(max(loss, 1e-9))
+        losses[r["spec"]["train"]["lr"]][r["spec"]["task"]["name"], r["spec"]["seed"]] = judged_by(r)
     rates = sorted(losses)
     cells = set.intersection(*(set(losses[rate]) for rate in rates)) if rates else ()
     if not cells:
         return []
     table = np.array([[losses[rate][cell] for cell in sorted(cells)] for rate in rates])
+    table[np.isinf(table).any(1)] = np.inf
     best = k = int(np.argmin(table.mean(1)))
-    while k and len(cells) > 1 and np.mean(table[k - 1] - table[best]) <= stats.sem(table[k - 1] - table[best]):
+    while k and len(cells) > 1 and np.isfinite(table[k - 1]).all():
+        if np.mean(table[k - 1] - table[best]) > stats.sem(table[k - 1] - table[best]):
+            break
         k -= 1
     return [r for r in runs if r["spec"]["train"]["lr"] == rates[k]]
 
@@ -143,8 +159,8 @@ def difference(statement, ours, theirs, level=0.95):
         runs = runs_of(side, column["task"], stage)
         if statement.get("best_rate"):
             near = [c["task"] for c in columns if FAMILY[c["task"]] == FAMILY[column["task"]]]
-            tried = [r for task in dict.fromkeys(near) for r in runs_of(side, task, stage, ["train.lr"])]
-            runs = [r for r in at_best_rate(tried) if r["spec"]["task"]["name"] == column["task"]]
+            grid = [r for task in dict.fromkeys(near) for r in tried(side, task, stage)]
+            runs = [r for r in at_best_rate(grid) if r["spec"]["task"]["name"] == column["task"]]
         values = {r["spec"]["seed"]: (r["train_id"], measured(r, column, measure)) for r in runs}
         cells[i, j] = {seed: pair for seed, pair in values.items() if pair[1] is not None}
     for j, column in enumerate([] if measure else columns):
@@ -173,11 +189,9 @@ def expected(found, expect, margin):
     if found is None or found[1] is None:
         return "undecided" if found else "not run"
     _, low, high = found
-    within = -margin <= low and high <= margin
-    if expect == "equal":
-        return "confirmed" if within else "contradicted" if low > 0 or high < 0 else "undecided"
-    low, high = (low, high) if expect == "higher" else (-high, -low)
-    return "confirmed" if low > 0 else "contradicted" if high < 0 or within else "undecided"
+    equal = margin and -margin <= low and high <= margin
+    direction = "equal" if equal else "higher" if low > 0 else "lower" if high < 0 else "undecided"
+    return direction if direction == "undecided" else "confirmed" if direction == expect else "contradicted"
 
 
 def inside(low, high, between):
@@ -193,20 +207,48 @@ def tie(s):
         yield expected(strict, "equal", 0.02) if strict else verdict
 
 
+def optimum(runs):
+    """Best rate between those of the grid by a parabola; which end of the grid it lies at, if any."""
+    losses = {r["spec"]["train"]["lr"]: judged_by(r) for r in runs}
+    rates = sorted(losses)
+    x, y = np.log(rates), np.array([losses[rate] for rate in rates])
+    k = int(np.argmin(y))
+    if k in (0, len(x) - 1):
+        return x[k], -1 if k == 0 else 1
+    (left, right), (down, up) = np.diff(x[k - 1 : k + 2]), y[[k - 1, k + 1]] - y[k]
+    if np.isinf(down) or np.isinf(up):
+        return x[k] + (right / 2 if np.isinf(down) else 0) - (left / 2 if np.isinf(up) else 0), 0
+    bend = down * right + up * left
+    return x[k] + ((down * right**2 - up * left**2) / (2 * bend) if bend else 0), 0
+
+
 def best_rate(s):
-    ratios = []
+    ratios, first, open_ends = defaultdict(lambda: defaultdict(list)), {}, set()
     for task in dict.fromkeys(c["task"] for c in wanted(s, TELLING)):
-        losses = [defaultdict(dict), defaultdict(dict)]
-        for side, found in zip((s["ours"], s["theirs"]), losses, strict=True):
-            for r in runs_of(side, task, s.get("stage", "tune"), ["train.lr"]):
-                loss = r["metrics"].get("reference_loss", -r["metrics"][r["spec"]["task"]["primary"]])
-                found[r["spec"]["seed"]][r["spec"]["train"]["lr"]] = loss if np.isfinite(loss) else np.inf
-        grids = [(losses[0][seed], losses[1][seed]) for seed in sorted(set(losses[0]) & set(losses[1]))]
-        ratios += [np.log(min(a, key=a.get) / min(b, key=b.get)) for a, b in grids if min(len(a), len(b)) > 2]
-    if len(ratios) < 2:
-        return "undecided" if ratios else "not run"
-    half = stats.t.ppf(0.975, len(ratios) - 1) * stats.sem(ratios)
-    return inside(*np.exp([np.mean(ratios) - half, np.mean(ratios) + half]), s["between"])
+        grids = [defaultdict(list), defaultdict(list)]
+        for side, by_seed in zip((s["ours"], s["theirs"]), grids, strict=True):
+            for r in tried(side, task, s.get("stage", "tune")):
+                by_seed[r["spec"]["seed"]].append(r)
+        for seed in sorted(set(grids[0]) & set(grids[1])):
+            both = [by_seed[seed] for by_seed in grids]
+            if any(len({r["spec"]["train"]["lr"] for r in g}) < 3 or np.isinf(min(map(judged_by, g))) for g in both):
+                continue
+            (ours, end), (theirs, their_end) = map(optimum, both)
+            ratios[first.setdefault(min(r["train_id"] for r in both[0]), task)][seed].append(ours - theirs)
+            open_ends |= {end, -their_end}  # 1: the ratio may be higher, -1: lower
+    units = [[np.mean(found) for found in by_seed.values()] for by_seed in ratios.values()]
+    units = [np.mean(found) for found in units] if len(units) > 1 else [x for found in units for x in found]
+    if len(units) < 2:
+        return "undecided" if units else "not run"
+    half = stats.t.ppf(0.975, len(units) - 1) * stats.sem(units)
+    low, high = np.exp([np.mean(units) - half, np.mean(units) + half])
+    start, end = s["between"]
+    inside_below = start is None or (low > start and -1 not in open_ends)
+    if inside_below and (end is None or (high < end and 1 not in open_ends)):
+        return "confirmed"
+    below = start is not None and high < start and 1 not in open_ends
+    above = end is not None and low > end and -1 not in open_ends
+    return "contradicted" if below or above else "undecided"
 
 
 def correlation(s):

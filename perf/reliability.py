@@ -14,7 +14,8 @@ from statistics import mean
 from eva_bench.assets.catalogue import entry, load_rows
 from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.statistics import ENOUGH
-from eva_bench.reporting.tables.selection import Selection, select
+from eva_bench.reporting.tables.cells import select
+from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import Column, read_table
 from eva_bench.system.paths import CONF, RESULTS
 from perf import page

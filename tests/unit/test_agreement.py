@@ -94,6 +94,17 @@ def test_the_table_has_a_line_a_task_and_their_mean(table):
     assert [cell.text for cell in built.lines[0].cells[1:]] == ["4", "1.00", "1.00"]
 
 
+def test_a_task_that_tells_little_at_one_scale_is_in_and_says_so(table):
+    noise = {name: 0.5 + 0.03 * i for i, name in enumerate(table.methods)}
+    pocket = runs(table, noise, "pocket")
+    for run in pocket:
+        if run.task == "glue/rte":
+            run.metrics["accuracy"] = 0.99 + 0.01 * noise[run.method] / 10
+    built = build_agreement(table, Archive([*pocket, *runs(table, noise, "small")]))
+    titles = [line.title for line in built.lines]
+    assert titles == ["CoLA", "SST2", "MRPC", "STS-B", "RTE (tells little at pocket)", "mean of 5 tasks"]
+
+
 def test_no_table_where_one_scale_has_no_runs(table):
     assert build_agreement(table, Archive(runs(table, {"lora": 0.5, "eva": 0.6, "full": 0.7}, "pocket"))) is None
     assert build_agreement(table.model_copy(update={"agreement": None}), Archive([])) is None

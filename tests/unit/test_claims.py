@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from eva_bench.reporting.claims.page import render
 from eva_bench.reporting.claims.spec import Claim, check_methods, read_claim, read_claims
 from eva_bench.reporting.statistics import Difference
 from eva_bench.system.errors import UserError
+from eva_bench.system.paths import CONF
 from tests.conftest import ROOT
 from tests.records import record
 
@@ -76,7 +78,9 @@ def test_equality_within_the_margin_contradicts_a_lead():
         return difference_verdict(Difference("a", "b", (low + high) / 2, low, high), expect, 0.02)
 
     assert of(-0.01, 0.01, "higher") == "contradicted" and of(-0.01, 0.03, "higher") == "undecided"
-    assert of(0.001, 0.01, "higher") == "confirmed" and of(-0.03, -0.01, "higher") == "contradicted"
+    assert of(0.001, 0.01, "higher") == "contradicted" and of(0.001, 0.01, "equal") == "confirmed"
+    assert of(0.001, 0.03, "higher") == "confirmed" and of(-0.03, -0.01, "higher") == "contradicted"
+    assert of(0.001, 0.03, "equal") == "contradicted"
     assert of(-0.01, 0.01, "equal") == "confirmed" and of(0.01, 0.03, "equal") == "contradicted"
     assert difference_verdict(Difference("a", "b", 0.5), "higher", 0.02) == "undecided"  # one seed
     assert [by_expectation(*ends, (0.0, 1.0)) for ends in ((0.2, 0.9), (0.5, 2.0), (1.1, 2.0))] == [
@@ -86,29 +90,56 @@ def test_equality_within_the_margin_contradicts_a_lead():
     ]
 
 
-def tuned(method: str, seed: int, losses: dict[float, float], **changes) -> list:
+def tuned(method: str, seed: int, losses: dict[float, float], task: str = "gsm8k", training: str = "") -> list:
     runs = []
     for lr, loss in losses.items():
         name = f"{method}{seed}{lr}"
         metrics = {"exact_match_strict": 0.5, "reference_loss": loss}
         spec, origins = {"stage": "tune", "train": {"lr": lr}}, {"command_line": [f"method={method}", f"train.lr={lr}"]}
-        given = {"run_id": name, "train_id": name, "metrics": metrics, "spec": spec, "origins": origins}
-        runs.append(record(method, seed, 0.5, **given | changes))
+        ids = {"run_id": name + task, "train_id": name + training}
+        runs.append(record(method, seed, 0.5, task=task, metrics=metrics, spec=spec, origins=origins, **ids))
     return runs
 
 
-def test_the_ratio_of_best_rates_is_a_mean_over_tasks_and_seeds():
-    low, high = {0.001: 1.0, 0.01: 2.0, 0.1: 3.0, 0.0001: 1.5}, {0.001: 3.0, 0.01: 1.0, 0.1: 2.0, 0.0001: 5.0}
-    records = [*tuned("pissa", 0, low), *tuned("lora", 0, high), *tuned("pissa", 1, low), *tuned("lora", 1, high)]
-    statement = {"kind": "best_rate", "ours": {"method": "pissa"}, "theirs": {"method": "lora"}, "between": [None, 1]}
-    found, (finding,) = judge(claim(statement), Archive(records), "pocket")
-    assert found == "confirmed" and ": 0.1 [0.1, 0.1] over 2 pairs" in finding.text and finding.trainings == 16
-    assert verdict(statement | {"between": [1, None]}, records=records) == "contradicted"
-    assert verdict(statement, records=records[:8]) == "undecided"  # one seed
-    assert verdict(statement, records=RECORDS) == "not run"
-    edge = {rate: loss for rate, loss in low.items() if rate > 0.0001}
-    _, (finding,) = judge(claim(statement), Archive([*tuned("pissa", 0, edge), *tuned("lora", 0, high)]), "pocket")
-    assert "1 of them with an optimum at the grid's edge" in finding.text
+LOW, HIGH = {1e-4: 2.0, 1e-3: 1.0, 1e-2: 2.0, 0.1: 4.0}, {1e-4: 4.0, 1e-3: 2.0, 1e-2: 1.0, 0.1: 2.0}  # best: 1e-3, 1e-2
+BELOW = {"kind": "best_rate", "ours": {"method": "pissa"}, "theirs": {"method": "lora"}, "between": [None, 1]}
+ABOVE = BELOW | {"between": [1, None]}
+
+
+def test_the_ratio_of_best_rates_is_a_mean_over_seeds_of_one_task():
+    records = [*tuned("pissa", 0, LOW), *tuned("lora", 0, HIGH), *tuned("pissa", 1, LOW), *tuned("lora", 1, HIGH)]
+    found, (finding,) = judge(claim(BELOW), Archive(records), "pocket")
+    assert found == "confirmed" and ": 0.1 [0.1, 0.1] over 2 seeds" in finding.text and finding.trainings == 16
+    assert verdict(ABOVE, records=records) == "contradicted"
+    assert verdict(BELOW, records=records[:8]) == "undecided"  # one seed
+    assert verdict(BELOW, records=RECORDS) == "not run"
+
+
+def test_the_same_best_rate_is_neither_above_nor_below():
+    records = [run for method in ("pissa", "lora") for seed in (0, 1) for run in tuned(method, seed, LOW)]
+    assert verdict(BELOW, records=records) == verdict(ABOVE, records=records) == "undecided"
+
+
+def test_a_best_rate_at_the_end_of_its_grid_decides_nothing_on_the_open_side():
+    lora = [run for seed in (0, 1) for run in tuned("lora", seed, HIGH)]
+    ends = {"upper": {1e-5: 4.0, 1e-4: 2.0, 1e-3: 1.0}, "lower": {1e-3: 1.0, 1e-2: 2.0, 0.1: 4.0}}
+    records = {end: lora + [run for seed in (0, 1) for run in tuned("pissa", seed, ends[end])] for end in ends}
+    assert verdict(BELOW, records=records["lower"]) == "confirmed"  # the best rate may be lower still
+    assert verdict(ABOVE, records=records["lower"]) == "contradicted"
+    assert verdict(BELOW, records=records["upper"]) == verdict(ABOVE, records=records["upper"]) == "undecided"
+    _, (finding,) = judge(claim(BELOW), Archive(records["upper"]), "pocket")
+    assert "2 of 2 grids with an optimum at an end" in finding.text
+
+
+def test_the_unit_of_a_ratio_is_the_task_and_tasks_of_one_training_are_one():
+    def both(task: str, training: str) -> list:
+        grids = {"pissa": LOW, "lora": HIGH}
+        return [r for m, losses in grids.items() for seed in (0, 1) for r in tuned(m, seed, losses, task, training)]
+
+    _, (shared,) = judge(claim(BELOW), Archive([*both("gsm8k", ""), *both("math", "")]), "pocket")
+    _, (apart,) = judge(claim(BELOW), Archive([*both("gsm8k", ""), *both("math", "again")]), "pocket")
+    assert "over 2 seeds" in shared.text and shared.trainings == 16
+    assert "over 2 tasks" in apart.text and apart.trainings == 32
 
 
 def test_a_tie_needs_every_pair_to_be_equivalent():
@@ -234,3 +265,48 @@ def test_verdicts_of_another_folder_leave_the_committed_page_alone(tmp_path, cap
     assert (tmp_path / "claims.md").is_file() and PAGE.read_bytes() == before
     assert main([f"results_dir={tmp_path / 'nosuch'}"]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+@functools.cache
+def grids() -> list[dict]:
+    """The grids of all suites, every value a list."""
+    found = [grid for path in (CONF / "suite").glob("*.yaml") for grid in yaml.safe_load(path.read_text())["grids"]]
+    return [{key: value if isinstance(value, list) else [value] for key, value in grid.items()} for grid in found]
+
+
+def in_recipe(task: str, setting: str):
+    """The value that the pocket recipe of a task gives a setting."""
+    family = {"gsm8k": "math"}.get(task, task.partition("/")[0])
+    value = yaml.safe_load((CONF / "recipe" / "pocket" / f"{family}.yaml").read_text())
+    for name in setting.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def has(grid: dict, side: dict, task: str, stage: str) -> bool:
+    """Whether a grid has the cells of a side: its method, task, stage and settings, and no others."""
+    families = {task, task.partition("/")[0]}
+    plain = {"task", "method", "seed", "stage", "scale", "train.lr"}
+    wanted = side.get("settings", {})
+    return (
+        side["method"] in grid["method"]
+        and bool(families & set(grid["task"]))
+        and grid.get("stage", ["final"]) == [stage]
+        and set(grid) - plain <= set(wanted)
+        and all(value in grid.get(key, [in_recipe(task, key)]) for key, value in wanted.items())
+    )
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "claim").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_cell_that_a_claim_names_is_in_a_suite(path):
+    """Otherwise a claim stays "not run" however much is computed."""
+    for statement in yaml.safe_load(path.read_text()).get("statements", []):
+        stage = statement.get("stage", "tune" if statement["kind"] == "best_rate" else "final")
+        named = [statement[key] for key in ("ours", "theirs") if key in statement]
+        for side in [*named, *({"method": name} for name in statement.get("methods", []))]:
+            tasks = statement.get("tasks", [])
+            missing = [task for task in tasks if not any(has(grid, side, task, stage) for grid in grids())]
+            assert not missing, f"{side} on {missing}"
+            if statement.get("best_rate") or statement["kind"] == "best_rate":
+                tried = [grid for grid in grids() if side["method"] in grid["method"] and grid.get("stage") == ["tune"]]
+                assert max(len(grid["train.lr"]) for grid in tried) > 2

@@ -11,9 +11,9 @@ from eva_bench.reporting.claims.spec import Claim
 from eva_bench.reporting.figures.scores import draw_ranks
 from eva_bench.reporting.page.scales import scale_data
 from eva_bench.reporting.tables.build import assemble
+from eva_bench.reporting.tables.cells import select
 from eva_bench.reporting.tables.command import all_tables
 from eva_bench.reporting.tables.differences import build_differences
-from eva_bench.reporting.tables.selection import select
 from eva_bench.reporting.tables.spec import read_table
 from eva_bench.reporting.tables.summary import build_pairs, build_summary
 from tests.conftest import CONF
@@ -24,13 +24,13 @@ METHODS = OVERALL.methods
 TELLING = {"vtab1k/dtd": 0.3, "vtab1k/svhn": 0.4, "vtab1k/eurosat": 0.5}
 
 
-def made_up(task: str, score) -> list:
+def made_up(task: str, score, methods=METHODS) -> list:
     """Five trainings of every method on an image task; `score(method's number, seed)`."""
     spec = {"task": {"family": task.split("/")[0], "primary": "accuracy"}}
     return [
         record(method, seed, task=task, spec=spec, metrics={"accuracy": value}, metrics_before={"accuracy": 0.1},
                run_id=f"{task}-{method}-{seed}", train_id=f"{task}-{method}-{seed}")
-        for i, method in enumerate(METHODS) for seed in range(5) for value in [float(score(i, seed))]
+        for i, method in enumerate(methods) for seed in range(5) for value in [float(score(i, seed))]
     ]  # fmt: skip
 
 
@@ -116,3 +116,48 @@ def test_a_task_counts_until_every_method_has_two_trainings_of_it():
     ]
     records = [each for each in records if each.method != "eva" or each.seed < 2]
     assert select(Archive(records), OVERALL, "pocket", None).judged == {}
+
+
+def test_methods_that_vary_more_widen_every_interval_and_a_table_shows_it():
+    noise = np.random.default_rng(5)
+    shift = {m: noise.normal(0, 0.1 if m in OVERALL.sensitive_to else 0.005, 3) for m in METHODS}
+    records = [
+        run
+        for k, (task, level) in enumerate(TELLING.items())
+        for run in made_up(
+            task, lambda i, _, k=k, level=level: level + 0.02 * i + shift[METHODS[i]][k] + noise.normal(0, 0.005)
+        )
+    ]
+    (table,) = (table for table in all_tables(Archive(records))[0] if table.name == "overall-sensitivity")
+    assert {line.title for line in table.lines} == set(METHODS) - {*OVERALL.sensitive_to, "lora"}
+    verdicts = [(line.cells[1].text.split(" ")[0], line.cells[3].text.split(" ")[0]) for line in table.lines]
+    assert ("undecided", "different") in verdicts and ("different", "undecided") not in verdicts
+    few = [run for run in records if run.method not in OVERALL.sensitive_to]
+    assert "overall-sensitivity" not in {table.name for table in all_tables(Archive(few))[0]}
+
+
+@pytest.fixture(scope="module")
+def telling():
+    return simulated(np.random.default_rng(3))[0]
+
+
+def further(tasks) -> list:
+    """A method that the tables do not name, far ahead and noisy, on some of the tasks."""
+    return [run for task in tasks for run in made_up(task, lambda i, seed: 0.9 - 0.1 * (seed % 2), ["dora"])]
+
+
+def test_a_further_method_without_every_task_is_shown_but_changes_no_statistic(telling):
+    images = read_table(CONF / "table/vtab1k.yaml")
+    found = [Archive(telling), Archive([*telling, *further(["vtab1k/dtd"])]), Archive([*telling, *further(TELLING)])]
+    none, some, every = (select(archive, images, "pocket", None) for archive in found)
+    assert "dora" in [line.title for line in assemble(some, None).lines]
+    assert lines(build_summary(some, None)) == lines(build_summary(none, None))
+    assert lines(build_pairs(some, None)) == lines(build_pairs(none, None))
+    assert "In no statistic, because they have not every task: dora." in build_summary(some, None).notes
+    assert "dora" in [line.title for line in build_summary(every, None).lines]
+
+
+def test_over_all_tasks_only_methods_with_every_one_are_ranked(telling):
+    found = [Archive([*telling, *further(tasks)]) for tasks in (["vtab1k/dtd"], TELLING)]
+    some, every = ({row.title for row in select(each, OVERALL, "pocket", None).table.rows} for each in found)
+    assert every - some == {"dora"}

@@ -164,6 +164,8 @@ def test_verdicts_follow_from_the_printed_interval():
 
     assert verdict(0.002, 0.05).verdict == "different"
     assert verdict(0.002, 0.001).verdict == "equivalent"
+    small = verdict(0.002, 0.01)  # beyond chance, but too small to matter
+    assert small.low > 0 and small.high < 0.02 and small.verdict == "equivalent"
     wide = verdict(0.02, 0.03)
     assert wide.verdict == "undecided" and wide.low < 0 < wide.high
     assert wide.seeds and wide.seeds > 3 and verdict(0.002, 0.05).seeds is None

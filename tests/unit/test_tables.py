@@ -10,10 +10,10 @@ import pytest
 
 from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.tables.build import build_table
+from eva_bench.reporting.tables.cells import select
 from eva_bench.reporting.tables.differences import build_differences
 from eva_bench.reporting.tables.facts import FACTS
 from eva_bench.reporting.tables.formats import to_latex, to_markdown
-from eva_bench.reporting.tables.selection import select
 from eva_bench.reporting.tables.spec import TableSpec, read_table
 from eva_bench.reporting.tables.summary import _collapsed, build_pairs, build_summary
 from eva_bench.reporting.tables.table import Table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eva_bench.reporting.archive import Archive
@@ -11,7 +12,7 @@ from eva_bench.reporting.claims.finding import Finding, Verdict, columns_of, int
 from eva_bench.reporting.claims.relations import best_rate, correlation, matching
 from eva_bench.reporting.claims.spec import BestRate, Claim, Compare, Correlation, Matching, Side, Tie
 from eva_bench.reporting.statistics import LOGIT, PLAIN, Difference, Model, Score
-from eva_bench.reporting.tables.selection import select
+from eva_bench.reporting.tables.cells import select
 from eva_bench.reporting.tables.spec import read_table
 from eva_bench.system.paths import CONF
 
@@ -45,14 +46,12 @@ def overall(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def difference_verdict(found: Difference, expect: str, margin: float) -> Verdict:
-    """`higher` and `lower` are contradicted by the opposite and by equality, `equal` by a difference beyond chance."""
-    if found.low is None or found.high is None:
+    """`higher` and `lower` are contradicted by the opposite and by equivalence, `equal` by a difference."""
+    found = replace(found, margin=margin)
+    if found.verdict == "undecided" or found.low is None:
         return "undecided"
-    within = -margin <= found.low and found.high <= margin
-    if expect == "equal":
-        return "confirmed" if within else "contradicted" if found.low > 0 or found.high < 0 else "undecided"
-    low, high = (found.low, found.high) if expect == "higher" else (-found.high, -found.low)
-    return "confirmed" if low > 0 else "contradicted" if high < 0 or within else "undecided"
+    direction = "equal" if found.verdict == "equivalent" else "higher" if found.low > 0 else "lower"
+    return "confirmed" if direction == expect else "contradicted"
 
 
 def _compare(archive: Archive, scale: str, statement: Compare) -> Finding:

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 
 from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.tables.cells import judged_tasks
 from eva_bench.reporting.tables.facts import FACTS
-from eva_bench.reporting.tables.selection import judged_tasks
 from eva_bench.reporting.tables.spec import Column, TableSpec
 
 Verdict = Literal["confirmed", "contradicted", "undecided", "not run"]

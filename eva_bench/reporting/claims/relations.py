@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from eva_bench.reporting.archive import Archive, Run
-from eva_bench.reporting.claims.finding import Finding, by_expectation, columns_of, interval_text, mean_interval
+from eva_bench.reporting.claims.finding import (
+    Finding,
+    Verdict,
+    by_expectation,
+    columns_of,
+    interval_text,
+    mean_interval,
+)
 from eva_bench.reporting.claims.spec import BestRate, Correlation, Matching
+from eva_bench.reporting.rates import curve_of
+from eva_bench.reporting.tables.cells import belongs
 from eva_bench.reporting.tables.facts import FACTS
-from eva_bench.reporting.tables.selection import belongs
 from eva_bench.reporting.tables.spec import read_table
 from eva_bench.system.paths import CONF
 
@@ -22,45 +31,81 @@ LARGEST = 0.9999  # correlation that Fisher's transformation is given
 
 
 def best_rate(archive: Archive, scale: str, statement: BestRate) -> Finding:
-    """The ratio of two methods' best learning rates, by the validation loss of every task and seed."""
+    """The ratio of two methods' best learning rates by validation loss, between the rates of the grid.
+
+    The unit is the task, mean over its seeds; with one task the seed. Tasks that share their trainings are one. An
+    optimum at an end of the grid is no more than a bound, so that it decides nothing that lies on its open side.
+    """
     sides = [statement.ours.row, statement.theirs.row]
     table = read_table(CONF / "table" / "overall.yaml")
     tasks = dict.fromkeys(column.task for column in columns_of(archive, table, scale, statement, None))
-    ratios, trainings, edges = [], 0, 0
+    ratios: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))  # task -> seed -> logarithms
+    first: dict[str, str] = {}  # training -> the first task that it was made for
+    trainings: set[str] = set()
+    ends: set[str] = set()
+    edges = 0
     for task in tasks:
         runs = archive.of(scale, task, None, statement.stage)
-        best = [_best_rates([run for run in runs if belongs(run, row, {RATE})]) for row in sides]
-        for seed in sorted(set(best[0]) & set(best[1])):
-            ratios.append(math.log(best[0][seed][0] / best[1][seed][0]))
-            trainings += best[0][seed][2] + best[1][seed][2]
-            edges += best[0][seed][1] or best[1][seed][1]
+        ours, theirs = (_optima([run for run in runs if belongs(run, row, {RATE})]) for row in sides)
+        for seed in sorted(set(ours) & set(theirs)):
+            made_for = first.setdefault(min(ours[seed].trainings), task)
+            ratios[made_for][seed].append(math.log(ours[seed].rate / theirs[seed].rate))
+            trainings |= ours[seed].trainings | theirs[seed].trainings
+            open_ends = {(ours[seed].end, "up", "down"), (theirs[seed].end, "down", "up")}
+            ends |= {{1: high, -1: low}[end] for end, high, low in open_ends if end}
+            edges += bool(ours[seed].end or theirs[seed].end)
     what = f"best learning rate of {sides[0].title} over that of {sides[1].title}"
     if not ratios:
         return Finding(f"{what}: not run", "not run")
-    middle, low, high = mean_interval(ratios)
-    between = tuple(
-        default if end is None else end for end, default in zip(statement.between, (0.0, math.inf), strict=True)
-    )
-    ends = (None, None) if low is None or high is None else (math.exp(low), math.exp(high))
-    text = f"{what}: {math.exp(middle):.2g}" + ("" if ends[0] is None else f" [{ends[0]:.2g}, {ends[1]:.2g}]")
-    text += f" over {len(ratios)} pairs of task and seed"
+    of_seeds = [[float(np.mean(found)) for found in by_seed.values()] for by_seed in ratios.values()]
+    units = [float(np.mean(found)) for found in of_seeds] if len(of_seeds) > 1 else of_seeds[0]
+    middle, low, high = mean_interval(units)
+    text = f"{what}: {math.exp(middle):.2g}"
+    if low is not None and high is not None:
+        low, high = math.exp(low), math.exp(high)
+        text += f" [{low:.2g}, {high:.2g}]"
+    text += f" over {len(units)} {'tasks' if len(of_seeds) > 1 else 'seeds'}"
     if edges:
-        text += f", {edges} of them with an optimum at the grid's edge"
-    return Finding(text, by_expectation(*ends, between), trainings)
+        text += f", {edges} of {sum(map(len, of_seeds))} grids with an optimum at an end"
+    return Finding(text, _ratio_verdict(low, high, statement.between, ends), len(trainings))
 
 
-def _best_rates(runs: Sequence[Run]) -> dict[int, tuple[float, bool, int]]:
-    """Seed -> (best rate, whether it is at the edge of the grid, number of runs); grids of at least three rates."""
-    losses: dict[int, dict[float, float]] = defaultdict(dict)
+def _ratio_verdict(
+    low: float | None, high: float | None, between: tuple[float | None, float | None], ends: Collection[str]
+) -> Verdict:
+    """Where an interval lies of which an end may be open: `down` where the ratio may be lower, `up` where higher."""
+    if low is None or high is None:
+        return "undecided"
+    start, stop = between
+    if (start is None or (low > start and "down" not in ends)) and (stop is None or (high < stop and "up" not in ends)):
+        return "confirmed"
+    below = start is not None and high < start and "up" not in ends
+    above = stop is not None and low > stop and "down" not in ends
+    return "contradicted" if below or above else "undecided"
+
+
+@dataclass(frozen=True)
+class _Optimum:
+    """A method's best learning rate on one task and seed; `end` is -1 or 1 at the lower or upper end of its grid."""
+
+    rate: float
+    end: int
+    trainings: set[str]
+
+
+def _optima(runs: Sequence[Run]) -> dict[int, _Optimum]:
+    """Seed -> optimum, of grids of at least three rates of which one did not fail."""
+    by_seed: dict[int, list[Run]] = defaultdict(list)
     for run in runs:
-        if run.status in ("ok", "failed") and run.lr is not None:
-            loss = run.metrics.get("reference_loss", -run.metrics[run.primary]) if run.status == "ok" else math.inf
-            losses[run.seed][run.lr] = loss if math.isfinite(loss) else math.inf
+        if run.status in ("ok", "failed"):
+            by_seed[run.seed].append(run)
     found = {}
-    for seed, by_rate in losses.items():
-        best = min(sorted(by_rate), key=by_rate.__getitem__)
-        if len(by_rate) > 2 and math.isfinite(by_rate[best]):
-            found[seed] = best, best in (min(by_rate), max(by_rate)), len(by_rate)
+    for seed, tried in by_seed.items():
+        curve = curve_of("", tried)
+        if len(curve.rates) > 2 and math.isfinite(curve.mean(curve.best)):
+            end = {curve.rates[0]: -1, curve.rates[-1]: 1}.get(curve.best, 0)
+            (rate,) = curve.optima.values()
+            found[seed] = _Optimum(rate, end, {run.train_id for run in tried})
     return found
 
 

@@ -15,8 +15,9 @@ from eva_bench.reporting.figures.rates import draw_rates
 from eva_bench.reporting.figures.scores import draw_differences, draw_pareto, draw_ranks, families_of
 from eva_bench.reporting.figures.style import STYLE, Drawing
 from eva_bench.reporting.figures.training import draw_curves
+from eva_bench.reporting.tables.cells import select
 from eva_bench.reporting.tables.own import own_runs
-from eva_bench.reporting.tables.selection import Selection, select
+from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import read_table
 from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError

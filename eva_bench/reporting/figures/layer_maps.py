@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.figures.style import Drawing
-from eva_bench.reporting.tables.selection import Selection, select
+from eva_bench.reporting.tables.cells import select
+from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import Column, read_table
 from eva_bench.system.paths import CONF
 

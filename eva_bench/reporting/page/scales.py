@@ -19,8 +19,9 @@ from eva_bench.reporting.page.use import peft_code
 from eva_bench.reporting.rates import optima, optima_against
 from eva_bench.reporting.statistics import Model
 from eva_bench.reporting.statistics.per_task import pooled_deviation
+from eva_bench.reporting.tables.cells import select
 from eva_bench.reporting.tables.facts import FACTS
-from eva_bench.reporting.tables.selection import Selection, select
+from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import Column, Row, read_table
 from eva_bench.reporting.tables.summary import verdict_text
 from eva_bench.reporting.tables.tuning import tuned_families

@@ -42,12 +42,15 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """`different`: the interval excludes 0; `equivalent`: it lies within the margin; else `undecided`."""
+        """`equivalent`: the interval lies within the margin; `different`: it excludes 0; `undecided`: neither.
+
+        What lies within the margin is equivalent even if it excludes 0: a difference, but one too small to matter.
+        """
         if self.low is None or self.high is None:
             return "undecided"
-        if self.low > 0 or self.high < 0:
-            return "different"
-        return "equivalent" if self.low >= -self.margin and self.high <= self.margin else "undecided"
+        if self.margin and self.low >= -self.margin and self.high <= self.margin:
+            return "equivalent"
+        return "different" if self.low > 0 or self.high < 0 else "undecided"
 
 
 class Model:

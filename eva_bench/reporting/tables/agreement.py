@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.statistics import Agreement, rank_agreement
+from eva_bench.reporting.tables.cells import select
 from eva_bench.reporting.tables.notes import conditions, origin
-from eva_bench.reporting.tables.selection import Selection, select
+from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import Column, TableSpec
 from eva_bench.reporting.tables.table import Cell, Line, Table
 
 NOTE = (
     "Spearman's rank correlation between the methods' means at the two scales: 1 where both rank alike, 0 where one "
-    "says nothing about the other. The interval is over methods (Bonett and Wright, 2000)."
+    "says nothing about the other. The interval is over methods (Bonett and Wright, 2000). Tasks that tell methods "
+    "little apart are in, since whether they rank alike is the question."
 )
 ITSELF_NOTE = (
     "With itself: the same correlation between one training of every method and the mean of its other trainings at one "
@@ -32,8 +34,8 @@ def build_agreement(table: TableSpec, archive: Archive) -> Table | None:
     sides = [select(archive, table, scale, None) for scale in table.agreement]
     if not all(side.used for side in sides):
         return None
-    columns = [c for c in table.score_columns if all(_measured(side, c) and side.tells(c) for side in sides)]
-    lines = [_line(column.title, sides, [column]) for column in columns]
+    columns = [c for c in table.score_columns if all(_measured(side, c) for side in sides)]
+    lines = [_line(_title(column, sides), sides, [column]) for column in columns]
     if len(columns) > 1:
         lines.append(_line(f"mean of {len(columns)} tasks", sides, columns))
     ours, theirs = table.agreement
@@ -46,12 +48,17 @@ def build_agreement(table: TableSpec, archive: Archive) -> Table | None:
     return Table(f"{table.name}-agreement", f"{ours}-{theirs}", None, title, header, lines, notes)
 
 
+def _title(column: Column, sides: Sequence[Selection]) -> str:
+    apart = [side.scale for side in sides if not side.tells(column)]
+    return f"{column.title} (tells little at {' and '.join(apart)})" if apart else column.title
+
+
 def _measured(selection: Selection, column: Column) -> bool:
     return any(selection.scores(row, column) for row in selection.table.rows)
 
 
 def _line(title: str, sides: Sequence[Selection], columns: Sequence[Column]) -> Line:
-    found = rank_agreement(*(side.statistics_scores(columns) for side in sides))
+    found = rank_agreement(*(side.statistics_scores(columns, telling=False) for side in sides))
     if found is None:
         return Line(title, [Cell() for _ in range(4)])
     cells = [correlation_cell(found), Cell(str(found.methods), found.methods), *map(_number, found.itself)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.tables.cells import select
 from eva_bench.reporting.tables.notes import notes
 from eva_bench.reporting.tables.published import Number, published_numbers
-from eva_bench.reporting.tables.selection import Selection, select
+from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import UNITS, Column, Mean, Row, TableSpec
 from eva_bench.reporting.tables.table import MISSING, Cell, Line, Table, full_title, range_cell
 from eva_bench.reporting.tables.tuning import AROUND, scores_around

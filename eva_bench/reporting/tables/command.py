@@ -10,11 +10,13 @@ from pydantic import Field
 from eva_bench.reporting.archive import Archive, Run
 from eva_bench.reporting.tables.agreement import build_agreement
 from eva_bench.reporting.tables.build import assemble
+from eva_bench.reporting.tables.cells import select
 from eva_bench.reporting.tables.differences import build_differences
 from eva_bench.reporting.tables.formats import to_csv, to_latex, to_markdown, to_numbers
 from eva_bench.reporting.tables.own import build_own, own_runs, reasons
 from eva_bench.reporting.tables.rates import build_rates
-from eva_bench.reporting.tables.selection import Selection, select
+from eva_bench.reporting.tables.selection import Selection
+from eva_bench.reporting.tables.sensitivity import build_sensitivity
 from eva_bench.reporting.tables.spec import TableSpec, read_tables
 from eva_bench.reporting.tables.summary import build_pairs, build_summary
 from eva_bench.reporting.tables.table import Table
@@ -48,8 +50,11 @@ def all_tables(archive: Archive, specs: Sequence[TableSpec] | None = None) -> tu
         found.append(assemble(selection, model))
         used |= {run.run_id for run in selection.used}
         if selection.table.statistics:
-            more = [build(selection, model) for build in (build_differences, build_summary, build_pairs)]
-            found += [table for table in more if table.lines]
+            more: list[Table | None] = [
+                build(selection, model) for build in (build_differences, build_summary, build_pairs)
+            ]
+            more.append(build_sensitivity(selection, model))
+            found += [table for table in more if table and table.lines]
     found += [table for spec in specs if (table := build_agreement(spec, archive))]
     found += [table for scale in archive.scales() if (table := build_tasks(archive, scale))]
     found += [table for scale in archive.scales() for table in build_rates(archive, scale)]

@@ -26,6 +26,7 @@ APART = (
     "Left out of statistics, ranks, averages over families and claims, because they do not tell methods apart (table "
     "of tasks):"
 )
+PARTIAL = "In no statistic, because they have not every task:"
 
 
 def notes(selection: Selection, measured: int, cells: int) -> list[str]:
@@ -46,6 +47,9 @@ def caveats(selection: Selection) -> list[str]:
     if apart:
         why = ", ".join(f"{column.title} ({selection.judged[column.key].mark})" for column in apart)
         lines.append(f"{APART} {why}.")
+    shown = [row for row in selection.table.rows if selection.measured(row)]
+    if partial := [row.title for row in shown if row not in selection.compared]:
+        lines.append(f"{PARTIAL} {', '.join(partial)}.")
     if selection.scale == "pocket":
         lines.append(POCKET)
     if selection.failed:

@@ -1,24 +1,20 @@
-"""Which records a table shows: per row and task, those that differ in nothing but the seed. No torch here."""
+"""The records of a table and their values: scores, averages, what statistics compare. No torch here."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import product
 from statistics import mean
 
-from eva_bench.reporting.archive import Archive, Run
-from eva_bench.reporting.rates import chosen_rate
-from eva_bench.reporting.statistics import Judgement, Score, judge
+from eva_bench.reporting.archive import Run
+from eva_bench.reporting.statistics import Judgement, Score
 from eva_bench.reporting.tables.facts import FACTS
-from eva_bench.reporting.tables.spec import Column, Mean, Row, TableSpec, read_table
+from eva_bench.reporting.tables.spec import Column, Mean, Row, TableSpec
 from eva_bench.reporting.tables.value import Value
 from eva_bench.system.errors import UserError, did_you_mean
-from eva_bench.system.paths import CONF
-
-RATE = "train.lr"
 
 
 @dataclass
@@ -32,6 +28,7 @@ class Selection:
         aside: number of finished runs of the same tasks that no cell uses.
         judged: key of a column -> what its task tells about methods; of tasks that can be judged.
         tried: runs of the same tasks that tried learning rates.
+        further: methods that the table does not name, added because they have records.
     """
 
     table: TableSpec
@@ -41,6 +38,7 @@ class Selection:
     aside: int = 0
     judged: Mapping[tuple[str, str], Judgement] = field(default_factory=dict)
     tried: list[Run] = field(default_factory=list)
+    further: Collection[str] = ()
     _scores: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)  # asked for again and again
 
     @cached_property
@@ -98,10 +96,27 @@ class Selection:
         """Whether conclusions may rest on the column's task."""
         return column.key not in self.judged or self.judged[column.key].mark is None
 
-    def statistics_scores(self, columns: Sequence[Column]) -> list[Score]:
-        """What statistics compare: one score per row, column and training, of tasks that tell methods apart."""
+    @cached_property
+    def compared(self) -> list[Row]:
+        """The rows that statistics compare: those with any run; of further methods those with every score.
+
+        A method that ran on few of the tasks would be compared on these alone, and would share in telling how much
+        the others differ from task to task.
+        """
+        columns = [column for column in self.table.score_columns if self.tells(column)]
+        known = [column for column in columns if any(self.scores(row, column) for row in self.table.rows)]
+        return [
+            row
+            for row in self.table.rows
+            if self.measured(row)
+            and (row.method not in self.further or all(self.scores(row, column) for column in known))
+        ]
+
+    def statistics_scores(self, columns: Sequence[Column], *, telling: bool = True) -> list[Score]:
+        """What statistics compare: one score per row, column and training; of tasks that tell methods apart."""
         found = []
-        for row, column in product(self.table.rows, filter(self.tells, columns)):
+        wanted = [column for column in columns if self.tells(column) or not telling]
+        for row, column in product(self.compared, wanted):
             key = row.title, column.task
             runs = {run.seed: run for run in (*self.failures.get(key, []), *self.cells.get(key, []))}
             for seed, value in sorted(self.scores(row, column).items()):
@@ -198,124 +213,3 @@ class Selection:
                     by_seed.setdefault(run.seed, score)
         scores = [by_seed[seed] for seed in sorted(by_seed)]
         return Value.of(scores[:1] if len(set(scores)) == 1 else scores)
-
-
-def select(archive: Archive, table: TableSpec, scale: str, model: str | None) -> Selection:
-    """The runs of every cell. Of several settings the one finished last counts.
-
-    Args:
-        archive: all records.
-        table: what to show.
-        scale: whose records.
-        model: whose records, or None for those of every model.
-
-    Returns:
-        The runs by row and task.
-
-    Raises:
-        UserError: two records with the same settings and the same seed, or a name that no record has.
-    """
-    selection = _collect(archive, table, scale, model)
-    selection.check_names()
-    selection.judged = judged_tasks(archive, scale)
-    selection.tried = [run for task in selection.table.tasks for run in archive.of(scale, task, model, "tune")]
-    return selection
-
-
-@lru_cache(maxsize=8)
-def judged_tasks(archive: Archive, scale: str) -> Mapping[tuple[str, str], Judgement]:
-    """What every task of the table of all tasks tells about that table's methods, by the keys of columns.
-
-    A task is judged as soon as all these methods have at least two trainings of it.
-    """
-    table = read_table(CONF / "table" / "overall.yaml").model_copy(update={"further": False})
-    selection = _collect(archive, table, scale, None)
-    found = {}
-    for column in table.columns:
-        samples = [list(selection.scores(row, column).values()) for row in table.rows]
-        if min(map(len, samples)) > 1:
-            found[column.key] = judge(samples, *selection.bounds(column))
-    return found
-
-
-def _collect(archive: Archive, table: TableSpec, scale: str, model: str | None) -> Selection:
-    table = _with_further_methods(archive, table, scale, model)
-    selection = Selection(table, scale)
-    wanted: dict[tuple[str, str], list[Run]] = {}
-    free = {RATE} if table.best_rate else ()
-    for task in table.tasks:
-        runs = archive.of(scale, task, model, table.stage)
-        selection.aside += sum(run.status == "ok" for run in runs)
-        for row in table.rows:
-            wanted[row.title, task] = [r for r in runs if belongs(r, row, free) and r.status in ("ok", "failed")]
-    if table.best_rate:
-        wanted = _at_best_rates(wanted)
-    for key, runs in wanted.items():
-        latest = _latest(runs)
-        _refuse_doubles(latest)
-        if finished := [run for run in latest if run.status == "ok"]:
-            selection.cells[key] = finished
-        if failed := [run for run in latest if run.status == "failed"]:
-            selection.failures[key] = failed
-    selection.aside -= len(selection.used)
-    return selection
-
-
-def _at_best_rates(wanted: Mapping[tuple[str, str], list[Run]]) -> dict[tuple[str, str], list[Run]]:
-    """Of every row the runs at the rate that the selection takes, over the tasks of a family together."""
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for (title, _), runs in wanted.items():
-        for run in runs:
-            groups[title, run.family].append(run)
-    rates = {key: chosen for key, runs in groups.items() if (chosen := chosen_rate(runs)) is not None}
-    return {
-        (title, task): [run for run in runs if run.lr == rates.get((title, run.family))]
-        for (title, task), runs in wanted.items()
-    }
-
-
-def _latest(runs: Sequence[Run]) -> list[Run]:
-    """Of several settings the runs of the one finished last, sorted by seed; one with scores comes before failures."""
-    groups: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.settings_key].append(run)
-
-    def age(found: list[Run]) -> tuple[bool, str]:
-        finished = [run for run in found if run.status == "ok"]
-        return bool(finished), max(run.finished or "" for run in finished or found)
-
-    return sorted(max(groups.values(), key=age), key=lambda run: run.seed) if groups else []
-
-
-def _with_further_methods(archive: Archive, table: TableSpec, scale: str, model: str | None) -> TableSpec:
-    """The table with a row for every other method that has a score in all of its averages, sorted by name."""
-    if not table.further:
-        return table
-    tasks: dict[str, set[str]] = defaultdict(set)
-    for task in table.tasks:
-        for run in archive.of(scale, task, model, table.stage):
-            if run.status == "ok" and not run.private_overrides and run.method not in table.methods:
-                tasks[run.method].add(task)
-    groups = [{c.task for c in table.columns if mean.of == "all" or c.title in mean.of} for mean in table.means]
-    more = sorted(method for method, known in tasks.items() if all(known & group for group in groups))
-    return table.model_copy(update={"methods": [*table.methods, *more]})
-
-
-def belongs(run: Run, row: Row, free: Collection[str] = ()) -> bool:
-    """Whether a run is of the row's method and settings, and changes nothing else but what is free."""
-    if run.method != row.method:
-        return False
-    if any(run.setting(key) != value for key, value in row.settings.items()):
-        return False
-    return not run.private_overrides - set(row.settings) - set(free)
-
-
-def _refuse_doubles(cell: list[Run]) -> None:
-    seeds: dict[int, Run] = {}
-    for run in cell:
-        if run.seed in seeds:
-            raise UserError(
-                f"Two records claim one cell: '{seeds[run.seed].run_id}' and '{run.run_id}' have the same settings "
-                "and seed; remove one from results/records."
-            )
-        seeds[run.seed] = run

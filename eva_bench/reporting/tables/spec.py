@@ -107,7 +107,7 @@ class TableSpec(Strict):
     baseline: str = "lora"  # the row that statistics compare with
     stage: str = "final"  # whose runs count
     best_rate: bool = False  # of runs that differ in the learning rate, those at the rate that the selection takes
-    further: bool = False  # also every other method that has records of all averages
+    further: bool = False  # also every other method that has records
     columns: list[Column] = Field(default_factory=list)
     columns_of: list[str] = Field(default_factory=list)  # tables whose columns of scores are taken
     means: list[Mean] = Field(default_factory=list)
@@ -117,6 +117,7 @@ class TableSpec(Strict):
     notes: list[str] = Field(default_factory=list)
     reference: str | None = None  # a row of scores that the records keep as <reference>_<metric>, such as an expert's
     statistics: bool = False  # further tables: differences to the baseline, statistics, every pair of methods
+    sensitive_to: list[str] = Field(default_factory=list)  # methods without which differences are shown once more
     only_means: bool = False  # the averages alone are shown
     telling: bool = False  # averages leave out tasks that do not tell methods apart
     across_models: bool = False  # columns of several model kinds: one table per scale

@@ -22,7 +22,7 @@ MODEL_NOTE = (
     "the lowest score of its task."
 )
 VERDICT_NOTE = (
-    "Different: the interval excludes 0. Equivalent: it lies within ±{margin:.0f} points. Undecided: neither; in "
+    "Equivalent: the interval lies within ±{margin:.0f} points. Different: it excludes 0. Undecided: neither; in "
     "brackets the number of seeds at which the same difference would be decided. Each interval holds for itself: of "
     "{pairs} equal pairs one in twenty would be called different by chance."
 )
@@ -45,7 +45,7 @@ def build_summary(selection: Selection, model: str | None) -> Table:
     means, blocks = statistics.balanced_means(scores), statistics.block_means(scores)
     ranks = statistics.mean_ranks(blocks)
     lines = []
-    for row in [row for row in table.rows if selection.measured(row)]:
+    for row in selection.compared:
         own = [score for score in scores if score.method == row.title]
         cells = [
             range_cell({len({score.task for score in own})}),
@@ -80,7 +80,7 @@ def build_pairs(selection: Selection, model: str | None) -> Table:
     table = selection.table
     scores = selection.statistics_scores(table.score_columns)
     fitted, blocks = Model(scores), statistics.block_means(scores)
-    titles = [row.title for row in table.rows if selection.measured(row)]
+    titles = [row.title for row in selection.compared]
     lines = []
     for ours in titles:
         cells = []

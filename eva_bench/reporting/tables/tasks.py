@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eva_bench.reporting import statistics
 from eva_bench.reporting.archive import Archive
-from eva_bench.reporting.tables.selection import judged_tasks
+from eva_bench.reporting.tables.cells import judged_tasks
 from eva_bench.reporting.tables.spec import read_table
 from eva_bench.reporting.tables.table import Cell, Line, Table, full_title
 from eva_bench.system.paths import CONF

@@ -8,7 +8,8 @@ from statistics import mean
 
 from eva_bench.reporting.archive import Run
 from eva_bench.reporting.rates import Tuned
-from eva_bench.reporting.tables.selection import RATE, Selection, belongs
+from eva_bench.reporting.tables.cells import RATE, belongs
+from eva_bench.reporting.tables.selection import Selection
 from eva_bench.reporting.tables.spec import Row
 
 AROUND = (0.5, 1, 2)  # times the rate in use
