@@ -251,8 +251,15 @@ def best_rate(s):
     return "contradicted" if below or above else "undecided"
 
 
+def fisher(by_method):
+    pairs = [pair for found in by_method for pair in found]
+    if not pairs or min(len(set(column)) for column in zip(*pairs, strict=True)) < 2:
+        return None
+    return np.arctanh(np.clip(stats.spearmanr(*zip(*pairs, strict=True)).statistic, -0.9999, 0.9999))
+
+
 def correlation(s):
-    transformed, variances = [], []
+    parts = []
     for task in sorted({c["task"] for c in wanted(s, TELLING)}):
         by_method = defaultdict(dict)
         for (name, method, *how), cell in CELLS.items():
@@ -260,17 +267,22 @@ def correlation(s):
                 pair = [measured(r, {}, s[key]) for key in "xy"]
                 if not changed(r) and None not in pair:
                     by_method[method][r["train_id"]] = pair
-        pairs = [pair for found in by_method.values() for pair in found.values()]
+        groups = [list(found.values()) for found in by_method.values()]
         if s.get("unit") == "method":
-            pairs = [np.mean(list(found.values()), axis=0) for found in by_method.values()]
-        if len(pairs) > 3 and min(len(set(column)) for column in zip(*pairs, strict=True)) > 1:
-            rho = np.clip(stats.spearmanr(*zip(*pairs, strict=True)).statistic, -0.9999, 0.9999)
-            transformed.append(np.arctanh(rho))
-            variances.append((1 + rho**2 / 2) / (len(pairs) - 3))
-    if not transformed:
+            groups = [[np.mean(found, axis=0)] for found in groups]
+        if len(groups) < 4 or (z := fisher(groups)) is None:
+            continue
+        if max(map(len, groups)) == 1:  # Bonett and Wright
+            parts.append((z, (1 + np.tanh(z) ** 2 / 2) / (len(groups) - 3), 1.959964))
+        else:  # jackknife over methods
+            without = [fisher(groups[:k] + groups[k + 1 :]) for k in range(len(groups))]
+            left = np.array([x for x in without if x is not None])
+            parts.append((z, (len(left) - 1) * left.var(), stats.t.ppf(0.975, len(left) - 1)))
+    if not parts:
         return "not run"
-    half = 1.96 * sum(variances) ** 0.5 / len(variances)
-    return inside(np.tanh(np.mean(transformed) - half), np.tanh(np.mean(transformed) + half), s["between"])
+    middles, variances, quantiles = np.array(parts).T
+    half = quantiles.max() * variances.sum() ** 0.5 / len(parts)
+    return inside(np.tanh(middles.mean() - half), np.tanh(middles.mean() + half), s["between"])
 
 
 def matching(s):

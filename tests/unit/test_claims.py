@@ -157,20 +157,45 @@ def correlated(method: str, task: str, points) -> list:
     ]
 
 
-def test_a_correlation_over_trainings_is_one_of_ranks_within_each_task():
-    points = [(s, s**2) for s in range(9)]
-    points[3] = (4.5, 9.0)
+def test_a_correlation_over_trainings_is_one_of_ranks_within_each_task_with_a_jackknife_over_methods():
+    points = {  # nearly the same order in both
+        "lora": [(0, 0), (1, 1), (2, 4)], "eva": [(3, 5), (4, 3), (5, 6)], "pissa": [(6, 7), (7, 9), (8, 8)],
+        "olora": [(9, 10), (10, 12), (11, 11)], "sorsa": [(12, 13), (13, 15), (14, 14)],
+    }  # fmt: skip
     statement = {"kind": "correlation", "x": "x", "y": "y", "between": [0.5, 1]}
-    records = correlated("eva", "gsm8k", points)
+    records = [run for method, found in points.items() for run in correlated(method, "gsm8k", found)]
     assert verdict(statement, records=records) == "confirmed" and verdict(statement) == "not run"
     assert verdict(statement | {"between": [-1, 0]}, records=records) == "contradicted"
-    elsewhere = correlated("eva", "math", [(x + 100, y - 1000) for x, y in points])  # pooled, tasks would turn it round
+
+    def transformed(without: str | None = None) -> float:
+        pairs = [pair for method, found in points.items() if method != without for pair in found]
+        return float(np.arctanh(stats.spearmanr(*zip(*pairs, strict=True)).statistic))
+
+    left = [transformed(method) for method in points]
+    half = stats.t.ppf(0.975, 4) * np.sqrt(4 / 5 * sum((value - np.mean(left)) ** 2 for value in left))
+    rho, low, high = np.tanh([transformed(), transformed() - half, transformed() + half])
+    _, (finding,) = judge(claim(statement), Archive(records), "pocket")
+    assert f": {rho:.2f} [{low:.2f}, {high:.2f}], 15 trainings of 1 tasks" in finding.text
+    elsewhere = [  # pooled, tasks would turn it round
+        run
+        for method, found in points.items()
+        for run in correlated(method, "math", [(x + 99, y - 99) for x, y in found])
+    ]
     found, (finding,) = judge(claim(statement), Archive([*records, *elsewhere]), "pocket")
-    assert found == "confirmed" and finding.trainings == 18
-    rho = stats.spearmanr(*zip(*points, strict=True)).statistic
-    half = 1.96 * np.sqrt((1 + rho**2 / 2) / 6 / 2)
-    low, high = np.tanh([np.arctanh(rho) - half, np.arctanh(rho) + half])
-    assert f": {rho:.2f} [{low:.2f}, {high:.2f}], 18 trainings of 2 tasks" in finding.text
+    assert found == "confirmed" and finding.trainings == 30 and "30 trainings of 2 tasks" in finding.text
+    few = [run for run in records if run.method in ("lora", "eva", "pissa")]
+    assert verdict(statement, records=few) == "not run"
+
+
+def test_trainings_of_few_methods_are_no_independent_points():
+    """Within each method the order is the same; between methods it is not."""
+    shift = {"lora": 0, "eva": -20, "pissa": 5, "olora": -30, "sorsa": 40}
+    records = [
+        run
+        for i, (method, down) in enumerate(shift.items())
+        for run in correlated(method, "gsm8k", [(10 * i + k, down + k) for k in range(6)])
+    ]
+    assert verdict({"kind": "correlation", "x": "x", "y": "y", "between": [0.8, 1]}, records=records) == "undecided"
 
 
 def test_a_correlation_of_methods_takes_their_means():

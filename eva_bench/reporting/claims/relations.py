@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,8 @@ from eva_bench.system.paths import CONF
 
 RATE = "train.lr"
 LARGEST = 0.9999  # correlation that Fisher's transformation is given
+
+Measured = dict[str, list[tuple[float, float]]]  # method -> both measures of its trainings
 
 
 def best_rate(archive: Archive, scale: str, statement: BestRate) -> Finding:
@@ -110,34 +112,55 @@ def _optima(runs: Sequence[Run]) -> dict[int, _Optimum]:
 
 
 def correlation(archive: Archive, scale: str, statement: Correlation) -> Finding:
-    """Ranks are taken within each task; the tasks' correlations are averaged by Fisher's transformation."""
+    """Ranks are taken within each task; the tasks' correlations are averaged by Fisher's transformation.
+
+    Trainings of one method are alike, so that their interval is a jackknife over methods. That of methods' means is
+    Bonett and Wright's (Psychometrika 65, 2000).
+    """
     table = read_table(CONF / "table" / "overall.yaml")
     tasks = {column.task for column in columns_of(archive, table, scale, statement, None)}
-    transformed, variances, points, trainings = [], [], 0, 0
+    parts: list[tuple[float, float, float]] = []  # of every task: transformed correlation, variance, quantile
+    points = trainings = 0
     for task in sorted(tasks):
         measured = _measured(archive.of(scale, task, None, statement.stage), statement)
-        pairs = [pair for found in measured.values() for pair in found]
-        known = len(pairs)
+        known = sum(map(len, measured.values()))
         if statement.unit == "method":
-            pairs = [tuple(np.mean(found, axis=0)) for found in measured.values()]
-        columns = list(zip(*pairs, strict=True))
-        if len(pairs) < 4 or any(len(set(column)) == 1 for column in columns):
-            continue
-        rho = float(np.clip(stats.spearmanr(*columns).statistic, -LARGEST, LARGEST))
-        transformed.append(math.atanh(rho))
-        variances.append((1 + rho**2 / 2) / (len(pairs) - 3))  # Bonett and Wright, Psychometrika 65 (2000)
-        points, trainings = points + len(pairs), trainings + known
+            measured = {method: [tuple(np.mean(found, axis=0))] for method, found in measured.items()}
+        if len(measured) > 3 and (found := _transformed(measured)):
+            parts.append(found)
+            points, trainings = points + sum(map(len, measured.values())), trainings + known
     over = "trainings" if statement.unit == "training" else "means of methods"
     what = f"rank correlation of {statement.x} and {statement.y} over {over} of a task"
-    if not transformed:
+    if not parts:
         return Finding(f"{what}: not run", "not run")
-    middle, half = float(np.mean(transformed)), 1.96 * math.sqrt(sum(variances)) / len(variances)
-    rho, low, high = (math.tanh(value) for value in (middle, middle - half, middle + half))
-    text = f"{what}: {rho:.2f} [{low:.2f}, {high:.2f}], {points} {over} of {len(variances)} tasks"
+    middles, variances, quantiles = zip(*parts, strict=True)
+    half = max(quantiles) * math.sqrt(sum(variances)) / len(parts)
+    rho, low, high = (math.tanh(np.mean(middles) + shift) for shift in (0, -half, half))
+    text = f"{what}: {rho:.2f} [{low:.2f}, {high:.2f}], {points} {over} of {len(parts)} tasks"
     return Finding(text, by_expectation(low, high, statement.between), trainings)
 
 
-def _measured(runs: Sequence[Run], statement: Correlation) -> dict[str, list[tuple[float, float]]]:
+def _transformed(measured: Measured) -> tuple[float, float, float] | None:
+    """Fisher's transformation of the correlation of all pairs, its variance, and the quantile for 95 %."""
+    whole = _fisher(measured.values())
+    if whole is None:
+        return None
+    if all(len(found) == 1 for found in measured.values()):
+        return whole, (1 + math.tanh(whole) ** 2 / 2) / (len(measured) - 3), float(stats.norm.ppf(0.975))
+    without = [_fisher(found for name, found in measured.items() if name != method) for method in measured]
+    left = np.array([value for value in without if value is not None])
+    n = len(left)
+    return whole, (n - 1) / n * float(np.sum((left - left.mean()) ** 2)), float(stats.t.ppf(0.975, n - 1))
+
+
+def _fisher(by_method: Iterable[Sequence[tuple[float, float]]]) -> float | None:
+    columns = list(zip(*(pair for found in by_method for pair in found), strict=True))
+    if not columns or any(len(set(column)) == 1 for column in columns):
+        return None
+    return math.atanh(float(np.clip(stats.spearmanr(*columns).statistic, -LARGEST, LARGEST)))
+
+
+def _measured(runs: Sequence[Run], statement: Correlation) -> Measured:
     """Both measures of every training of a task, by method."""
     found: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
     for run in runs:
