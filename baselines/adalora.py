@@ -57,6 +57,19 @@ class AdaLoRA(WeightMethod):
                 "in which AdaLoRA's budget can shrink."
             )
 
+    def phases(self, total_steps: int) -> tuple[int, int]:
+        """The last step of the warm-up, and the first of the final phase: between them the budget shrinks."""
+        return int(self.warmup_ratio * total_steps), total_steps - int(self.final_ratio * total_steps)
+
+    def check_steps(self, total_steps: int) -> None:
+        """Refuse a training in which the budget never shrinks; see `Method.check_steps`."""
+        first, last = self.phases(total_steps)
+        if last - first < self.interval:
+            raise UserError(
+                f"{total_steps} steps are too few for AdaLoRA: its budget shrinks every method.interval="
+                f"{self.interval} steps between step {first} and step {last}."
+            )
+
     def layer_factors(self, weight: Tensor, seed: int, index: int) -> Factors:
         """P and Q Gaussian, lambda zero; see `WeightMethod.layer_factors`."""
         generator = layer_generator(seed, index)
@@ -98,15 +111,9 @@ class Budget:
 
     def __init__(self, method: AdaLoRA, adapter: Adapter, total_steps: int):
         self.method, self.layers = method, list(adapter.layers.values())
-        self.first = int(method.warmup_ratio * total_steps)
-        self.last = total_steps - int(method.final_ratio * total_steps)
+        self.first, self.last = method.phases(total_steps)
         self.initial = sum(len(singular_values(layer)) for layer in self.layers)
         self.target = min(self.initial, method.rank * len(self.layers))
-        if self.last - self.first < method.interval:
-            raise UserError(
-                f"{total_steps} steps are too few for AdaLoRA: its budget shrinks every method.interval="
-                f"{method.interval} steps between step {self.first} and step {self.last}."
-            )
 
     @torch.no_grad()
     def __call__(self, optimizer: torch.optim.Optimizer, *_: object) -> None:

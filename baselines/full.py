@@ -12,6 +12,7 @@ from eva_bench.models.bundle import ModelBundle
 class Full(Method):
     """Train every weight of the model, in float32; there is no adapter to export."""
 
+    trained = ()
     exports_adapter = False
 
     def layer_rank(self, shape: tuple[int, int]) -> int | None:
@@ -24,4 +25,4 @@ class Full(Method):
 
     def install(self, bundle: ModelBundle, initialisation: Initialisation) -> Adapter:
         """Make every parameter trainable; see `Method.install`."""
-        return Adapter.whole_model(bundle.module)
+        return Adapter.whole_model(bundle.module, bundle.targets)

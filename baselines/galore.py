@@ -6,7 +6,6 @@ import torch
 from pytorch_optimizer import GaLore as GaLoreAdamW
 from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from baselines.full import Full
 from eva_bench.methods.base import method_config
@@ -18,10 +17,10 @@ torch.serialization.add_safe_globals([GaLoreProjector])  # checkpoints hold the 
 
 @method_config
 class GaLore(Full):
-    """Full fine-tuning whose AdamW sees the gradients of linear layers in their leading `rank` directions.
+    """Full fine-tuning whose AdamW sees the gradients of the target layers in their leading `rank` directions.
 
     The directions are taken anew from the gradient every `update_gap` steps; updates are multiplied by
-    `update_scale`. Embeddings, layers that share their weight with one, and all other parameters are trained plainly.
+    `update_scale`. All other parameters are trained plainly: a new head, embeddings, a target that shares an embedding.
     """
 
     rank: int
@@ -29,12 +28,9 @@ class GaLore(Full):
     update_scale: float
 
     def parameter_groups(self, adapter: Adapter, train: TrainSettings) -> list[dict[str, Any]]:
-        """The usual groups, linear weights apart; see `Method.parameter_groups`."""
-        modules = list(adapter.module.modules())
-        embedded = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
-        linear = {
-            id(m.weight) for m in modules if isinstance(m, nn.Linear | Conv1D) and min(m.weight.shape) > self.rank
-        }
+        """The usual groups, the weights of the targets apart; see `Method.parameter_groups`."""
+        embedded = {id(m.weight) for m in adapter.module.modules() if isinstance(m, nn.Embedding)}
+        targets = {id(adapter.module.get_submodule(name).weight) for name in adapter.targets} - embedded
         projection = {
             "rank": self.rank,
             "update_proj_gap": self.update_gap,
@@ -43,8 +39,8 @@ class GaLore(Full):
         }
         groups = []
         for group in super().parameter_groups(adapter, train):
-            projected = [p for p in group["params"] if id(p) in linear - embedded]
-            plain = [p for p in group["params"] if id(p) not in linear - embedded]
+            projected = [p for p in group["params"] if id(p) in targets]
+            plain = [p for p in group["params"] if id(p) not in targets]
             groups += [group | {"params": projected} | projection] if projected else []
             groups += [group | {"params": plain}] if plain else []
         return groups

@@ -6,7 +6,7 @@ from itertools import chain, repeat
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from baselines.lora import kaiming
 from eva_bench.methods.base import Initialisation, LowRankMethod, layer_generator, method_config, target_layers
@@ -14,6 +14,7 @@ from eva_bench.methods.layer import Adapter, Factors
 from eva_bench.methods.svd import truncated_svd
 from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import weight_matrix
+from eva_bench.system.errors import UserError
 from eva_bench.system.progress import Bar
 
 
@@ -43,9 +44,23 @@ class HRP(LowRankMethod):
         with borrowed(bundle.module, first) as adapter:
             self._preheat(adapter, calibration)
             for index, (name, layer) in enumerate(adapter.layers.items()):
-                _, _, V = truncated_svd(layer.factors().delta().detach(), self.rank, seed=seed + index)
+                product = layer.factors().delta().detach()  # (out, in)
+                self._refuse_nothing(product, name)
+                _, _, V = truncated_svd(product, self.rank, seed=seed + index)
                 factors[name] = Factors(V, torch.zeros(len(layer.B), self.rank), scale=self.scale)
         return Initialisation(factors=factors, facts={"batches": self.preheat_steps})
+
+    def _refuse_nothing(self, product: Tensor, name: str) -> None:
+        """Raise UserError for a preheated product (out, in) that has no directions."""
+        if not torch.isfinite(product).all():
+            raise UserError(
+                f"the preheating of layer '{name}' is not finite: give method.preheat_lr below {self.preheat_lr:g}."
+            )
+        if not product.any():
+            raise UserError(
+                f"layer '{name}' learned nothing in method.preheat_steps={self.preheat_steps} steps, so that it has no "
+                "directions to start from: the loss may not depend on it."
+            )
 
     def _preheat(self, adapter: Adapter, calibration: Any) -> None:
         """Train the larger adapter with AdamW at a constant rate, a calibration batch a step."""

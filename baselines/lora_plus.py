@@ -6,7 +6,6 @@ from baselines.lora import LoRA
 from eva_bench.methods.base import method_config
 from eva_bench.methods.layer import Adapter
 from eva_bench.settings.schema import TrainSettings
-from eva_bench.system.errors import UserError
 
 
 @method_config
@@ -16,11 +15,5 @@ class LoRAPlus(LoRA):
     lr_ratio: float
 
     def parameter_groups(self, adapter: Adapter, train: TrainSettings) -> list[dict[str, Any]]:
-        """Groups with the method's own ratio; see `Method.parameter_groups`.
-
-        Raises:
-            UserError: another ratio is asked for by train.lr_ratio.
-        """
-        if train.lr_ratio is not None:
-            raise UserError("method=lora_plus has its own method.lr_ratio: leave train.lr_ratio=null.")
+        """Groups with the method's own ratio; see `Method.parameter_groups`."""
         return super().parameter_groups(adapter, train.model_copy(update={"lr_ratio": self.lr_ratio}))

@@ -108,6 +108,10 @@ class Method(ABC):
         rank = getattr(self, "rank", None)
         return rank if isinstance(rank, int) else None
 
+    def check_steps(self, total_steps: int) -> None:
+        """Refuse a training of too few optimiser steps with a UserError, before the first evaluation."""
+        return
+
     @abstractmethod
     def initialise(self, bundle: ModelBundle, calibration: Iterable[Any], seed: int) -> Initialisation:
         """Compute the initial factors of every target layer, a pure function of the arguments.
@@ -196,9 +200,6 @@ class Method(ABC):
 
         Returns:
             The optimiser over all groups.
-
-        Raises:
-            UserError: the method cannot work with so few steps.
         """
         return torch.optim.AdamW(groups, fused=True)
 

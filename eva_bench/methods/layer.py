@@ -135,13 +135,14 @@ class Adapter:
         initial: factors that were subtracted from the base weights (PiSSA and relatives), on the CPU.
         head: names of modules that are trained in full beside the adapters.
         biases: the biases that are trained, too, by the names they have in the untouched model.
+        targets: names of the layers that would be adapted, where all weights are trained instead.
     """
 
-    def __init__(self, module: nn.Module, head: tuple[str, ...] = ()):
+    def __init__(self, module: nn.Module, head: tuple[str, ...] = (), targets: tuple[str, ...] = ()):
         self.module = module
         self.layers: dict[str, LowRankLinear] = {}
         self.initial: dict[str, Factors] = {}
-        self.head = head
+        self.head, self.targets = head, targets
         self.biases: dict[str, nn.Parameter] = {}
 
     @classmethod
@@ -198,10 +199,9 @@ class Adapter:
         return adapter
 
     @classmethod
-    def whole_model(cls, module: nn.Module) -> Adapter:
+    def whole_model(cls, module: nn.Module, targets: tuple[str, ...] = ()) -> Adapter:
         """Full fine-tuning: no low-rank layers, every parameter trained, in float32."""
-        module.float().requires_grad_(True)
-        return cls(module)
+        return cls(module.float().requires_grad_(True), targets=targets)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that receive gradients, by name in the changed model (tied ones once)."""

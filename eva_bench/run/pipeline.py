@@ -45,6 +45,7 @@ def execute(run: Run) -> None:
         bundle = models.load(spec.model, spec.data, _device(), run.task.outputs, head_seed)
         train_rows, eval_rows = split_rows(spec)
         data = _encoded(run, train_rows, bundle)
+        run.method.check_steps(train.total_steps(spec.train, len(data.examples)))
         outcome.model, outcome.data = bundle.origin, data.facts
     run.tracker.start(spec.run_id, spec.what(), *group_and_tags(spec, spec.origins))
     if is_main_process() and not spec.model.sharded:  # which would compute a batch alone

@@ -80,6 +80,18 @@ def _refuse_whole_weights(spec: RunSpec, method: Method) -> None:
         raise UserError(f"model.sharded=true is for language models; {spec.model.name} is of kind {spec.model.kind}.")
 
 
+def _refuse_without_use(spec: RunSpec, method: Method) -> None:
+    """Raise UserError for a setting that the method would ignore: the run would get an id of its own for nothing."""
+    useless = [f"adapter.{n}" for n in ("scaling", "magnitude") if getattr(spec.adapter, n) and not hasattr(method, n)]
+    ratio = spec.train.lr_ratio
+    if ratio is not None and "B" not in method.trained:
+        useless.append("train.lr_ratio")
+    if useless:
+        raise UserError(f"{useless[0]} does not go together with method={spec.method.name}, which has no use for it.")
+    if ratio is not None and hasattr(method, "lr_ratio"):
+        raise UserError(f"method={spec.method.name} has its own method.lr_ratio: leave train.lr_ratio=null.")
+
+
 def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
     """Build the parts and refuse, before anything expensive, what cannot work. Raises UserError."""
     method, task = build(spec.method, Method), build(spec.task, Task)
@@ -95,11 +107,7 @@ def prepare(spec: RunSpec, session: Session, store: Store) -> Run:
             f"eval.max_new_tokens={spec.eval.max_new_tokens} must be below the {positions} positions "
             f"of model {spec.model.name}."
         )
-    for option in ("scaling", "magnitude"):
-        if getattr(spec.adapter, option) and not hasattr(method, option):
-            raise UserError(
-                f"adapter.{option} does not go together with method={spec.method.name}, which has no use for it."
-            )
+    _refuse_without_use(spec, method)
     method.check(skeleton)
     if spec.model.sharded:
         _refuse_whole_weights(spec, method)

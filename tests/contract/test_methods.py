@@ -16,7 +16,7 @@ from eva_bench.models.bundle import ModelBundle
 from eva_bench.models.linear import find_targets
 from eva_bench.system.errors import UserError
 from tests.conftest import ARCHITECTURES, ROOT, FixedBatches, method_names, method_values
-from tests.settings import make_method
+from tests.settings import make_method, train_settings
 
 
 def with_attribute(attribute: str, value: bool = True) -> list[str]:
@@ -150,6 +150,17 @@ def test_only_adapter_parameters_train(name):
 
 
 @pytest.mark.parametrize("name", method_names())
+def test_another_learning_rate_for_b_has_an_effect_where_the_method_trains_b(name):
+    """Where it has none, a run refuses it (`eva_bench/run/prepare.py`)."""
+    bundle = make_bundle("llama")
+    method, adapter = attach(name, bundle)
+    groups = method.parameter_groups(adapter, train_settings(lr=1e-3, lr_ratio=7))
+    rates = {round(group["lr"] / 1e-3) for group in groups}
+    ratio = getattr(method, "lr_ratio", 7)
+    assert (ratio in rates) == ("B" in method.trained)
+
+
+@pytest.mark.parametrize("name", method_names())
 def test_same_seed_same_bytes(name):
     states = []
     for _ in range(2):
@@ -200,6 +211,7 @@ def test_misspelt_and_wrong_values_are_refused(name):
 def test_every_method_has_a_page(name):
     page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
     assert "ifference" in page and len(page) > 300
+    assert page.partition("\n## Cost and export\n")[2].partition("\n## ")[0].strip()
     assert "hoose it" in page  # what a user would pick it for
 
 

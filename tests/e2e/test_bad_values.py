@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from eva_bench.run import pipeline
+from eva_bench.run import pipeline, scores
 from tests.conftest import ROOT
 from tests.e2e.conftest import SHORT_RUN
 
@@ -52,6 +52,14 @@ from tests.e2e.conftest import SHORT_RUN
         ),
         (("method=svfit", "adapter.magnitude=true"), ("adapter.magnitude does not go together with method=svfit",)),
         (("method=full", "adapter.scaling=rslora"), ("adapter.scaling does not go together with method=full",)),
+        *(
+            (
+                (f"method={name}", "train.lr_ratio=16"),
+                (f"train.lr_ratio does not go together with method={name}, which",),
+            )
+            for name in ("full", "full_low_rank", "full_others", "galore", "mica", "svfit")
+        ),
+        (("method=lora_plus", "train.lr_ratio=16"), ("method=lora_plus has its own method.lr_ratio",)),
         (("method=sorsa", "adapter.scaling=rslora"), ("adapter.scaling=rslora scales alpha, and method.alpha is",)),
         (("adapter.scaling=rs",), ("adapter.scaling=rs",)),
         (("method=orthogonal", "adapter.rank=3"), ("rank 3 is odd",)),
@@ -128,6 +136,12 @@ def test_mistakes_in_values(arguments, expected, refused):
     sentence = refused(*arguments, loads=arguments[0].startswith(("stage=tune", "data.max_length", "task.primary")))
     for part in expected:
         assert part in sentence
+
+
+def test_too_few_steps_for_a_schedule_are_refused_before_the_first_evaluation(refused, monkeypatch):
+    monkeypatch.setattr(scores, "before", None)
+    sentence = refused("method=adalora", "method.interval=10", loads=True)
+    assert "2 steps are too few for AdaLoRA" in sentence
 
 
 def test_a_missing_choice_names_the_known_ones(refused):

@@ -174,8 +174,6 @@ def test_the_worked_example_of_a_page_works(name, tmp_path, places):
     for path, content in files:
         assert not (copy / path).exists(), f"{path} is there already: not an example any more"
         (copy / path).write_text(content, encoding="utf-8")
-    if name == "add_a_method":  # its page is described, not printed: the description will do
-        (copy / "docs/methods/row_lora.md").write_text(page[page.index("\n## 3.") : page.index("\n## 4.")])
 
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}
     for line in typed(ROOT / "docs" / f"{name}.md"):

@@ -85,6 +85,19 @@ def test_a_layer_that_the_loss_never_reaches_is_named():
         attach("lora_one", zero)
 
 
+@pytest.mark.parametrize("broken", [lambda output: output.detach(), lambda output: output * 0])
+def test_a_layer_that_the_preheating_never_reaches_is_named(broken):
+    bundle = make_bundle("llama")
+    bundle.module.model.layers[1].mlp.register_forward_hook(lambda module, inputs, output: broken(output))
+    with pytest.raises(UserError, match=r"layer 'model\.layers\.1\.mlp\.\w+' learned nothing in .*preheat_steps=32"):
+        attach("hrp", bundle)
+
+
+def test_a_preheating_that_diverges_is_refused_with_its_rate():
+    with pytest.raises(UserError, match=r"layer 'model\.\S+' is not finite: give method\.preheat_lr below 1e\+30"):
+        attach("hrp", make_bundle("llama"), preheat_lr=1e30)
+
+
 def test_more_directions_than_a_gradient_has_are_refused():
     with pytest.raises(UserError, match=r"takes 20 directions from a gradient at rank 10; that of layer .* has 16"):
         attach("lora_ga", make_bundle("llama"), rank=10)

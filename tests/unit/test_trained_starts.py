@@ -2,14 +2,18 @@
 
 import copy
 import io
+from itertools import pairwise
 
+import pytest
 import torch
 
 from eva_bench.methods.base import target_layers
-from tests.conftest import FixedBatches
+from tests.conftest import FixedBatches, method_values
+from tests.contract.test_classifiers import load as load_classifier
 from tests.contract.test_methods import attach, make_bundle
-from tests.settings import train_settings
+from tests.settings import make_method, train_settings
 from tests.unit.test_training_methods import train
+from tests.vision import load_vit
 
 
 def test_preheating_leaves_the_model_as_it_was_and_finds_what_a_longer_lora_learns():
@@ -34,6 +38,37 @@ def test_preheating_leaves_the_model_as_it_was_and_finds_what_a_longer_lora_lear
         optimizer.zero_grad()
     V = torch.linalg.svd((adapter.layers[name].B @ adapter.layers[name].A).detach().double()).Vh[:4]
     assert (A.double() @ V.T).square().sum() > 3.9  # the same subspace
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2_conv1d", "llama_tied_head", "classifier", "vision"])
+def test_galore_projects_the_target_layers_and_nothing_else(architecture):
+    kinds = {
+        "classifier": lambda: load_classifier("roberta_base", outputs=9),
+        "vision": lambda: load_vit("pocket_vision", None),
+    }
+    bundle = kinds.get(architecture, lambda: make_bundle(architecture))()
+    method = make_method(method_values("galore"))
+    adapter = method.attach(bundle, None, 0)
+    groups = method.parameter_groups(adapter, train_settings(weight_decay=0.1))
+    names = {id(parameter): name for name, parameter in bundle.module.named_parameters()}
+    projected = sorted(names[id(p)] for group in groups if "rank" in group for p in group["params"])
+    # lm_head has the embedding's weight
+    assert projected == sorted(f"{name}.weight" for name in bundle.targets if name != "lm_head")
+    plain = {names[id(p)] for group in groups if "rank" not in group for p in group["params"]}
+    assert plain == set(names.values()) - set(projected)
+    heads = [name for name in plain if name.startswith(bundle.head)] if bundle.head else []
+    assert bool(heads) == (architecture in kinds)
+
+
+def test_galore_takes_new_directions_after_every_gap():
+    bundle = make_bundle("llama")
+    method, adapter = attach("galore", bundle, update_gap=3)
+    weight, optimizer, directions = bundle.module.get_submodule(bundle.targets[0]).weight, None, []
+    for step in range(6):
+        optimizer = train(method, bundle, adapter, 1, optimizer=optimizer, first=step)
+        directions.append(optimizer.state[weight]["projector"].ortho_matrix.clone())
+    changed = [not torch.equal(one, two) for one, two in pairwise(directions)]
+    assert changed == [False, True, False, False, True]  # with steps 3 and 6
 
 
 def test_galore_moves_linear_weights_by_low_rank_steps_and_resumes():

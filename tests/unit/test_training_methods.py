@@ -8,8 +8,9 @@ from peft import AdaLoraConfig, get_peft_model
 
 from baselines.adalora import Budget
 from eva_bench.system.errors import UserError
+from tests.conftest import method_values
 from tests.contract.test_methods import attach, make_bundle
-from tests.settings import train_settings
+from tests.settings import make_method, train_settings
 
 STEPS = 12
 
@@ -102,9 +103,12 @@ def test_a_resumed_training_is_the_same_to_the_bit():
 
 
 def test_a_training_too_short_for_the_schedule_is_refused():
-    method, adapter = attach("adalora", make_bundle("llama"), interval=10)
+    method = make_method(method_values("adalora", interval=10))
     with pytest.raises(UserError, match=r"12 steps are too few for AdaLoRA: .* between step 1 and step 6"):
-        Budget(method, adapter, STEPS)
+        method.check_steps(STEPS)
+    with pytest.raises(UserError, match=r"22 steps are too few for AdaLoRA: .* between step 2 and step 11"):
+        method.check_steps(22)
+    method.check_steps(24)  # between step 2 and step 12
 
 
 def test_nora_plus_preconditions_by_the_other_factor():
