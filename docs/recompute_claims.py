@@ -89,7 +89,13 @@ def at_best_rate(runs):
     table[np.isinf(table).any(1)] = np.inf
     best = k = int(np.argmin(table.mean(1)))
     while k and len(cells) > 1 and np.isfinite(table[k - 1]).all():
-        if np.mean(table[k - 1] - table[best]) > stats.sem(table[k - 1] - table[best]):
+        by_task = defaultdict(list)
+        for (task, _), difference in zip(sorted(cells), table[k - 1] - table[best], strict=True):
+            by_task[task].append(difference)
+        error = sum(np.var(d, ddof=1) / len(d) if len(d) > 1 else np.nan for d in by_task.values()) ** 0.5 / len(
+            by_task
+        )
+        if not np.mean(table[k - 1] - table[best]) <= error:
             break
         k -= 1
     return [r for r in runs if r["spec"]["train"]["lr"] == rates[k]]

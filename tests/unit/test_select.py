@@ -83,13 +83,21 @@ def test_on_simulated_curves_the_right_rate_is_chosen(missing):
 
 def test_within_one_standard_error_the_lower_rate_is_taken_and_beyond_it_not():
     losses = {1e-3: [1.9, 1.1], 2e-3: [0.8, 1.1], 4e-3: [0.6, 1.2]}  # differences to 4e-3: (1.3, -0.1) and (0.2, -0.1)
-    values = {rate: dict(enumerate(found)) for rate, found in losses.items()}
+    values = {rate: {("gsm8k", seed): loss for seed, loss in enumerate(found)} for rate, found in losses.items()}
     curve = Curve.of(values)  # 2e-3: mean 0.05, error 0.15; 1e-3: mean 0.6, error 0.7
     assert curve.best == 4e-3 and curve.chosen == 1e-3
-    values[1e-3][1] = 1.9  # (1.3, 0.7): mean 1.0, error 0.3
+    values[1e-3]["gsm8k", 1] = 1.9  # (1.3, 0.7): mean 1.0, error 0.3
     assert Curve.of(values).chosen == 2e-3
-    alone = Curve.of({rate: {0: found[0]} for rate, found in losses.items()})
+    alone = Curve.of({rate: {("gsm8k", 0): found[0]} for rate, found in losses.items()})
     assert alone.chosen == alone.best  # nothing is known of the noise
+
+
+def test_tasks_that_disagree_about_the_rate_are_no_noise_of_the_choice():
+    """Over all cells together the error of the differences -0.5, -0.4, 0.8, 0.9 would be 0.38, and the rate 1e-3."""
+    low = {("gsm8k", 0): 0.5, ("gsm8k", 1): 0.6, ("math", 0): 1.8, ("math", 1): 1.9}
+    assert Curve.of({1e-3: low, 2e-3: dict.fromkeys(low, 1.0)}).chosen == 2e-3  # mean 0.2, error 0.035
+    one = {cell: loss for cell, loss in low.items() if cell[1] == 0}
+    assert Curve.of({1e-3: one, 2e-3: dict.fromkeys(one, 1.0)}).chosen == 2e-3  # one seed: the best one
 
 
 def test_a_failed_rate_is_the_worst_and_cells_that_a_rate_lacks_are_left_out():

@@ -63,16 +63,28 @@ class Curve:
     def chosen(self) -> float:
         """One-standard-error rule: from the best rate down as long as the loss is within one standard error of it.
 
-        The standard error is that of the differences within cells: what tasks and rows of a seed have in common at all
-        rates is no noise here. With one cell there is none, and the best rate is taken.
+        With one seed there is no standard error, and the best rate is taken.
         """
         best = position = self.rates.index(self.best)
-        while position > 0 and self.losses.shape[1] > 1 and np.isfinite(self.losses[position - 1]).all():
+        while position > 0 and np.isfinite(self.losses[position - 1]).all():
             differences = self.losses[position - 1] - self.losses[best]
-            if differences.mean() > differences.std(ddof=1) / math.sqrt(len(differences)):
+            error = self._standard_error(differences)
+            if error is None or differences.mean() > error:
                 break
             position -= 1
         return self.rates[position]
+
+    def _standard_error(self, differences: np.ndarray) -> float | None:
+        """Of the mean difference (cells,) between two rates; None where a task has one seed.
+
+        Seeds are noise, tasks are not: all methods have the same ones. That a higher rate suits one task and not the
+        other is no uncertainty of the mean over both.
+        """
+        tasks = [cell[0] for cell in self.cells]
+        found = [differences[[name == task for name in tasks]] for task in dict.fromkeys(tasks)]
+        if min(map(len, found)) < 2:
+            return None
+        return math.sqrt(sum(values.var(ddof=1) / len(values) for values in found)) / len(found)
 
     @property
     def spacing(self) -> float | None:
@@ -109,7 +121,7 @@ class Curve:
         draws = [np.sort(generator.choice(found, (RESAMPLES, len(found))), axis=1) for found in of_task]
         chosen, far = self.rates.index(self.chosen), 0
         for picked, times in Counter(map(tuple, np.hstack(draws).tolist())).items():
-            again = Curve(self.rates, self.losses[:, list(picked)])
+            again = Curve(self.rates, self.losses[:, list(picked)], tuple(self.cells[i] for i in picked))
             far += times * (abs(self.rates.index(again.chosen) - chosen) > steps)
         return far / RESAMPLES
 
