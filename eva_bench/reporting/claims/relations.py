@@ -21,12 +21,11 @@ from eva_bench.reporting.claims.finding import (
 )
 from eva_bench.reporting.claims.spec import BestRate, Correlation, Matching
 from eva_bench.reporting.rates import curve_of
-from eva_bench.reporting.tables.cells import belongs
+from eva_bench.reporting.tables.cells import RATE, belongs
 from eva_bench.reporting.tables.facts import FACTS
 from eva_bench.reporting.tables.spec import read_table
 from eva_bench.system.paths import CONF
 
-RATE = "train.lr"
 LARGEST = 0.9999  # correlation that Fisher's transformation is given
 
 Measured = dict[str, list[tuple[float, float]]]  # method -> both measures of its trainings
@@ -44,8 +43,8 @@ def best_rate(archive: Archive, scale: str, statement: BestRate) -> Finding:
     ratios: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))  # task -> seed -> logarithms
     first: dict[str, str] = {}  # training -> the first task that it was made for
     trainings: set[str] = set()
-    ends: set[str] = set()
-    edges = 0
+    pairs = edges = 0
+    open_sides: set[int] = set()  # 1: the ratio may be higher, -1: lower
     for task in tasks:
         runs = archive.of(scale, task, None, statement.stage)
         ours, theirs = (_optima([run for run in runs if belongs(run, row, {RATE})]) for row in sides)
@@ -53,8 +52,8 @@ def best_rate(archive: Archive, scale: str, statement: BestRate) -> Finding:
             made_for = first.setdefault(min(ours[seed].trainings), task)
             ratios[made_for][seed].append(math.log(ours[seed].rate / theirs[seed].rate))
             trainings |= ours[seed].trainings | theirs[seed].trainings
-            open_ends = {(ours[seed].end, "up", "down"), (theirs[seed].end, "down", "up")}
-            ends |= {{1: high, -1: low}[end] for end, high, low in open_ends if end}
+            open_sides |= {ours[seed].end, -theirs[seed].end}
+            pairs += 1
             edges += bool(ours[seed].end or theirs[seed].end)
     what = f"best learning rate of {sides[0].title} over that of {sides[1].title}"
     if not ratios:
@@ -68,21 +67,22 @@ def best_rate(archive: Archive, scale: str, statement: BestRate) -> Finding:
         text += f" [{low:.2g}, {high:.2g}]"
     text += f" over {len(units)} {'tasks' if len(of_seeds) > 1 else 'seeds'}"
     if edges:
-        text += f", {edges} of {sum(map(len, of_seeds))} grids with an optimum at an end"
-    return Finding(text, _ratio_verdict(low, high, statement.between, ends), len(trainings))
+        text += f", {edges} of {pairs} pairs of grids with an optimum at an end"
+    return Finding(text, _ratio_verdict(low, high, statement.between, open_sides), len(trainings))
 
 
 def _ratio_verdict(
-    low: float | None, high: float | None, between: tuple[float | None, float | None], ends: Collection[str]
+    low: float | None, high: float | None, between: tuple[float | None, float | None], open_sides: Collection[int]
 ) -> Verdict:
-    """Where an interval lies of which an end may be open: `down` where the ratio may be lower, `up` where higher."""
+    """Where an interval lies whose ratio may be higher (1 in `open_sides`) or lower (-1) than the grids could show."""
     if low is None or high is None:
         return "undecided"
     start, stop = between
-    if (start is None or (low > start and "down" not in ends)) and (stop is None or (high < stop and "up" not in ends)):
+    inside_below = start is None or (low > start and -1 not in open_sides)
+    if inside_below and (stop is None or (high < stop and 1 not in open_sides)):
         return "confirmed"
-    below = start is not None and high < start and "up" not in ends
-    above = stop is not None and low > stop and "down" not in ends
+    below = start is not None and high < start and 1 not in open_sides
+    above = stop is not None and low > stop and -1 not in open_sides
     return "contradicted" if below or above else "undecided"
 
 
