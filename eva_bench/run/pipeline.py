@@ -227,6 +227,8 @@ def seed_everything(spec: RunSpec) -> None:
     torch.set_num_threads(cpu_threads(spec.where.threads))
     torch.manual_seed(stream_seed(spec.seed, "global"))  # for libraries that draw from it
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling fresh memory shows faults of operations, and takes 7 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _device() -> torch.device:
