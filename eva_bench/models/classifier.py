@@ -1,7 +1,8 @@
 """Encoders with a sequence classification head as bundles: RoBERTa, DeBERTa-v2/v3, BERT and their like.
 
-The head is everything outside the encoder (RoBERTa: `classifier`; DeBERTa: `pooler` and `classifier`). A pretrained
-encoder has none: it is initialised from a generator of the run's seed, and trained in full by every method.
+The head is what follows the encoder's layers (RoBERTa: `classifier`; DeBERTa: `pooler` and `classifier`; BERT: its
+`bert.pooler`, too, the same dense layer by another name). Every method trains it in full. What the checkpoint lacks of
+it is initialised from a generator of the run's seed.
 """
 
 from __future__ import annotations
@@ -62,10 +63,11 @@ def save(bundle: ModelBundle, folder: Path) -> None:
 
 
 def find_head(module: PreTrainedModel) -> tuple[str, ...]:
-    """The modules with parameters outside the encoder, all of which a pretrained encoder lacks."""
-    return tuple(
-        name for name, part in module.named_children() if name != module.base_model_prefix and list(part.parameters())
-    )
+    """The modules with parameters outside the encoder, and the encoder's own pooler."""
+    encoder = module.base_model_prefix
+    parts = {name: part for name, part in module.named_children() if name != encoder}
+    parts[f"{encoder}.pooler"] = getattr(module.base_model, "pooler", None)
+    return tuple(name for name, part in parts.items() if part is not None and list(part.parameters()))
 
 
 def _initialise_head(module: PreTrainedModel, missing: set[str], generator: torch.Generator) -> None:
