@@ -227,7 +227,7 @@ def seed_everything(spec: RunSpec) -> None:
     torch.set_num_threads(cpu_threads(spec.where.threads))
     torch.manual_seed(stream_seed(spec.seed, "global"))  # for libraries that draw from it
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling fresh memory shows faults of operations, and takes 7 % of a step.
+    # Filling fresh memory shows operations that read it unwritten: a tool for debugging, paid for in every step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

@@ -21,11 +21,12 @@ from tests.checkpoints import write_checkpoint
 from tests.conftest import CONF, method_names, method_values
 from tests.settings import data_settings, make_method, make_task, model_settings, train_settings
 
-MODELS = ("roberta_base", "deberta_v3_base", "minilm_l6")
+MODELS = ("roberta_base", "deberta_v3_base", "minilm_l6", "pocket_encoder")
 HEADS = {
     "roberta_base": ("classifier",),
     "deberta_v3_base": ("pooler", "classifier"),
     "minilm_l6": ("classifier", "bert.pooler"),
+    "pocket_encoder": ("classifier",),
 }
 ROWS = [
     {
@@ -44,8 +45,8 @@ def folder(name: str) -> Path:
 
 
 def settings_of(name: str, **changes):
-    """The model section with its small checkpoint."""
-    return model_settings(name, folder(name), **changes)
+    """The model section with its small checkpoint; the pocket encoder is itself."""
+    return model_settings(name, "pocket:encoder" if name == "pocket_encoder" else folder(name), **changes)
 
 
 def load(name: str, seed: int = 0, outputs: int = 3):
@@ -118,12 +119,14 @@ def test_targets_are_all_linear_layers_of_the_encoder_and_none_of_the_head(model
     inside = {
         name
         for name, layer in bundle.module.named_modules()
-        if isinstance(layer, torch.nn.Linear) and ".encoder." in name
+        if isinstance(layer, torch.nn.Linear)
+        and name.startswith(bundle.module.base_model_prefix)
+        and not name.startswith(HEADS[model])
     }
     assert set(bundle.targets) == inside and bundle.head == HEADS[model]
 
 
-@pytest.mark.parametrize("model", MODELS[:2])
+@pytest.mark.parametrize("model", MODELS[:3])
 def test_an_ending_of_several_parts_takes_only_its_layers(model):
     for ending, per_layer in (("attention.output.dense", 1), ("layer.output.dense", 1), ("output.dense", 2)):
         found = classifier.skeleton(settings_of(model, targets=[ending]), data_settings(), 3).targets

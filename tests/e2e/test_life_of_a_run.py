@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from eva_bench.methods.layer import Adapter
@@ -23,6 +24,16 @@ LORA = ["method=lora", "task=gsm8k"]
 
 def adapter_bytes(runs, run_id: str) -> bytes:
     return (runs / run_id / "adapter/adapter_model.safetensors").read_bytes()
+
+
+def test_a_run_does_not_fill_fresh_memory(monkeypatch):
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # what fills it, unless told not to
+    for fills in (True, False):
+        with torch.profiler.profile() as seen:
+            torch.empty(8)
+        assert ("aten::fill_" in {event.key for event in seen.key_averages()}) == fills
+        pipeline.seed_everything(compose_spec([*LORA, "tracking=off"]))
 
 
 def test_the_same_command_twice_trains_once(command, small_run, places, monkeypatch, tmp_path):
