@@ -305,7 +305,7 @@ def matching(s):
 
 
 def verdicts(claim):
-    for s in claim.get("statements", []):
+    for s in (s for s in claim.get("statements", []) if "pocket" in s.get("scales", ["pocket"])):
         if wanted(s, COLUMNS) and not wanted(s, TELLING):
             yield "undecided"
         elif s["kind"] == "compare":

@@ -18,7 +18,7 @@ from eva_bench.reporting.claims.command import PAGE, main
 from eva_bench.reporting.claims.evaluate import difference_verdict, judge
 from eva_bench.reporting.claims.finding import by_expectation
 from eva_bench.reporting.claims.page import render
-from eva_bench.reporting.claims.spec import Claim, check_methods, read_claim, read_claims
+from eva_bench.reporting.claims.spec import Claim, check_names, read_claim, read_claims
 from eva_bench.reporting.statistics import Difference
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import CONF
@@ -63,6 +63,14 @@ def test_all_statements_have_to_hold():
     everywhere = compare("eva", "lora", "higher", tasks=[])
     assert verdict(everywhere) == "not run"  # the other tasks have no records
     assert verdict(holds, open_, missing) == "not run" and verdict(wrong, missing) == "contradicted"
+
+
+def test_a_statement_is_asked_at_its_scales_alone():
+    holds, elsewhere = compare("eva", "lora", "higher"), compare("eva", "lora", "lower", scales=["paper"])
+    found, findings = judge(claim(holds, elsewhere), Archive(RECORDS), "pocket")
+    assert found == "confirmed" and len(findings) == 1
+    assert judge(claim(elsewhere), Archive(RECORDS), "pocket") == ("not run", [])
+    assert verdict(holds, compare("eva", "lora", "lower", scales=["pocket"])) == "contradicted"
 
 
 def test_a_finding_gives_interval_trainings_and_what_would_decide():
@@ -235,7 +243,9 @@ def test_what_is_not_a_claim_is_one_sentence(tmp_path):
             read_claim(path)
         assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match=r"unknown method 'piza'.*'pissa'"):
-        check_methods(claim(compare("piza", "lora", "higher")))
+        check_names(claim(compare("piza", "lora", "higher")))
+    with pytest.raises(UserError, match=r"unknown scale 'poket'.*'pocket'"):
+        check_names(claim(compare("pissa", "lora", "higher", scales=["poket"])))
     path.write_text(yaml.safe_dump(good | {"needs": "a probe"}))
     (tmp_path / "other.yaml").write_text(path.read_text())
     with pytest.raises(UserError, match="two claims have the number 1"):
@@ -246,7 +256,7 @@ def test_all_21_claims_of_the_suite_are_well_formed_and_stand_on_the_page_withou
     claims = read_claims()
     assert [found.number for found in claims] == list(range(1, 22))
     for found in claims:
-        check_methods(found)
+        check_names(found)
     page = render(claims, Archive([]))
     assert page.count("| not run |") == 21
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.claims.page import render
-from eva_bench.reporting.claims.spec import check_methods, read_claims
+from eva_bench.reporting.claims.spec import check_names, read_claims
 from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import RESULTS, ROOT
@@ -31,7 +31,7 @@ def claims(arguments: ClaimsArguments) -> int:
     """Write the page. Raises UserError."""
     found = read_claims()
     for claim in found:
-        check_methods(claim)
+        check_names(claim)
     text = render(found, Archive.load(arguments.results_dir))
     own = arguments.results_dir.resolve() != RESULTS.resolve()
     page = arguments.page or (arguments.results_dir / "claims.md" if own else PAGE)

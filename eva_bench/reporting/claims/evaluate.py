@@ -24,8 +24,9 @@ def judge(claim: Claim, archive: Archive, scale: str) -> tuple[Verdict, list[Fin
     """
     if claim.needs:
         return "not run", [Finding(claim.needs, "not run")]
-    findings = [_judge_statement(archive, scale, statement) for statement in claim.statements]
-    return overall(finding.verdict for finding in findings), findings
+    asked = [statement for statement in claim.statements if not statement.scales or scale in statement.scales]
+    findings = [_judge_statement(archive, scale, statement) for statement in asked]
+    return overall(finding.verdict for finding in findings) if findings else "not run", findings
 
 
 def _judge_statement(archive: Archive, scale: str, statement: Any) -> Finding:

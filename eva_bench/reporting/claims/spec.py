@@ -28,10 +28,15 @@ class Side(Strict):
 
 
 class _Where(Strict):
-    """Which runs a statement is about: tasks or families of conf/table/overall.yaml; default all."""
+    """Which runs a statement is about: tasks or families of conf/table/overall.yaml; default all.
+
+    Attributes:
+        scales: that have all of them, where not every scale has; at another the statement is not asked.
+    """
 
     families: list[str] = Field(default_factory=list)
     tasks: list[str] = Field(default_factory=list)
+    scales: list[str] = Field(default_factory=list)
     stage: str = "final"
 
 
@@ -158,13 +163,15 @@ def read_claims(folder: Path = CONF / "claim") -> list[Claim]:
     return claims
 
 
-def check_methods(claim: Claim) -> None:
-    """Raises UserError for a method that nobody has written; one that is planned is named in `note`, not used."""
-    known = choices("method")
+def check_names(claim: Claim) -> None:
+    """Raises UserError for a method or scale that does not exist; a method that is planned is named in `note`."""
     for statement in claim.statements:
-        used = [side.method for side in (getattr(statement, "ours", None), getattr(statement, "theirs", None)) if side]
-        for method in [*used, *getattr(statement, "methods", [])]:
-            if method not in known:
-                raise UserError(
-                    f"conf/claim/{claim.name}.yaml: unknown method '{method}'.{did_you_mean(method, known)}"
-                )
+        sides = [side.method for side in (getattr(statement, "ours", None), getattr(statement, "theirs", None)) if side]
+        used = {"method": [*sides, *getattr(statement, "methods", [])], "scale": statement.scales}
+        for kind, names in used.items():
+            known = choices(kind)
+            for name in names:
+                if name not in known:
+                    raise UserError(
+                        f"conf/claim/{claim.name}.yaml: unknown {kind} '{name}'.{did_you_mean(name, known)}"
+                    )
