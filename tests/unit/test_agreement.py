@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.figures.agreement import draw_agreement
 from eva_bench.reporting.statistics import Score, rank_agreement
 from eva_bench.reporting.statistics.agreement import spearman_interval
 from eva_bench.reporting.tables.agreement import build_agreement
@@ -105,6 +106,20 @@ def test_a_task_that_tells_little_at_one_scale_is_in_and_says_so(table):
     assert titles == ["CoLA", "SST2", "MRPC", "STS-B", "RTE (tells little at pocket)", "mean of 5 tasks"]
 
 
+def test_the_figure_has_a_panel_a_task_with_every_method_at_its_two_means(table):
+    pocket = {"full": 0.9, "lora": 0.8, "eva": 0.7, "pissa": 0.5}
+    small = {"full": 0.8, "lora": 0.9, "eva": 0.7, "pissa": 0.4}
+    records = [*runs(table, pocket, "pocket"), *runs(table, small, "small")]
+    drawing = draw_agreement(Archive(records), table)
+    panels = [ax for ax in drawing.figure.axes if ax.get_visible()]
+    assert drawing.name == "glue_small-agreement-pocket-small" and len(panels) == 5
+    for ax, line in zip(panels, build_agreement(table, Archive(records)).lines, strict=False):
+        assert ax.get_title() == f"{line.title}: {line.cells[0].text}"
+        drawn = {bars.get_label(): bars.lines[0].get_xydata()[0].tolist() for bars in ax.containers}
+        assert drawn == {name: pytest.approx([100 * pocket[name], 100 * small[name]]) for name in pocket}
+
+
 def test_no_table_where_one_scale_has_no_runs(table):
-    assert build_agreement(table, Archive(runs(table, {"lora": 0.5, "eva": 0.6, "full": 0.7}, "pocket"))) is None
+    alone = Archive(runs(table, {"lora": 0.5, "eva": 0.6, "full": 0.7}, "pocket"))
+    assert build_agreement(table, alone) is None and draw_agreement(alone, table) is None
     assert build_agreement(table.model_copy(update={"agreement": None}), Archive([])) is None

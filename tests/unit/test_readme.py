@@ -1,33 +1,42 @@
 """Numbers in README and pages are those of the committed tables; the places and commands it names exist."""
 
 import csv
+import itertools
 import re
 import subprocess
 import tomllib
 
+import pytest
+
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLES = {"pocket": ("overall", "pocket", "All"), "small": ("glue_small", "small-minilm_l6", "Average")}
+SMALL = "glue_small-agreement-pocket-small", "glue_small-differences-small-minilm_l6", "rates_glue-small"
 
 
-def rows_of_readme() -> list[dict[str, str]]:
-    """The results table: every row by the titles of the columns."""
-    lines = [line.strip("| \n").split(" | ") for line in README.splitlines() if line.startswith("| ")]
-    start = next(i for i, line in enumerate(lines) if line[0] == "method")
-    rows = [dict(zip(lines[start], line, strict=True)) for line in lines[start + 2 :] if len(line) == len(lines[start])]
-    return [row for row in rows if "where" not in row]
+def rows_of_readme(scale: str) -> list[dict[str, str]]:
+    """The results table of a scale: every row by the titles of the columns."""
+    section = README[README.index(f"## Results at {scale} scale") :].splitlines()
+    lines = [line.strip("| \n").split(" | ") if line.startswith("| ") else None for line in section]
+    start = next(i for i, line in enumerate(lines) if line and line[0] == "method")
+    rows = itertools.takewhile(lambda line: line is not None, lines[start + 2 :])
+    return [dict(zip(lines[start], row, strict=True)) for row in rows]
 
 
-def test_every_result_in_the_readme_is_in_the_tables():
-    scores, statistics = (table_of(name) for name in ("overall", "overall-statistics"))
-    measured = {name for name, row in scores.items() if row["All"] != "–"}
-    shown = rows_of_readme()
-    assert {row["method"] for row in shown} == measured
+@pytest.mark.parametrize("scale", TABLES)
+def test_every_result_in_the_readme_is_in_the_tables(scale):
+    name, where, mean = TABLES[scale]
+    scores, statistics = (table_of(kind, where) for kind in (name, f"{name}-statistics"))
+    measured = {method for method, row in scores.items() if row[mean] != "–"}
+    shown = rows_of_readme(scale)
+    assert {row["method"] for row in shown} == measured and len(shown) == len(measured)
+    assert shown[0].keys() <= scores["lora"].keys() | statistics["lora"].keys()
     for row in shown:
         known = scores[row["method"]] | statistics.get(row["method"], {})
         for title, value in row.items():
-            expected = re.split(r" ±| \(", known.get(title, "–"))[0]
-            assert value == expected, (row["method"], title)
+            short, whole = (re.split(end, known.get(title, "–"))[0] for end in (r" ±| \(", r" \("))
+            assert value == (whole if "±" in value else short), (row["method"], title)
 
 
 def test_every_interval_in_the_readme_is_in_the_statistics():
@@ -39,14 +48,24 @@ def test_every_interval_in_the_readme_is_in_the_statistics():
     assert correlations and all(found in claims for found in correlations)
 
 
+def test_every_interval_of_the_small_scale_is_in_its_tables():
+    section = README[README.index("## Results at small scale") : README.index("## More results")]
+    section = " ".join(section.split())
+    tables = {name: (ROOT / f"results/tables/{name}.md").read_text(encoding="utf-8") for name in SMALL}
+    shown = re.findall(r"[-+]?\d+(?:\.\d+)? \[[^]]+\]", section)
+    assert len(shown) >= 9 and all(any(found in text for text in tables.values()) for found in shown)
+    mean = re.search(r"mean of 5 tasks \| \**([^|*]+\])", tables[SMALL[0]])
+    assert mean and mean[1] in shown
+
+
 def test_two_tables_give_one_mean_over_all_families():
     scores, statistics = (table_of(name) for name in ("overall", "overall-statistics"))
     assert all(scores[method]["All"].split(" ±")[0] == row["mean"] for method, row in statistics.items())
 
 
-def table_of(name: str) -> dict[str, dict[str, str]]:
+def table_of(name: str, where: str = "pocket") -> dict[str, dict[str, str]]:
     """A committed table: method -> title of the column, without what stands in brackets -> value."""
-    with (ROOT / f"results/tables/{name}-pocket.csv").open(encoding="utf-8", newline="") as file:
+    with (ROOT / f"results/tables/{name}-{where}.csv").open(encoding="utf-8", newline="") as file:
         rows = [{title.split(" (")[0]: value for title, value in row.items()} for row in csv.DictReader(file)]
     return {row["method"]: row for row in rows}
 

@@ -9,6 +9,7 @@ import matplotlib
 from pydantic import Field
 
 from eva_bench.reporting.archive import Archive
+from eva_bench.reporting.figures.agreement import draw_agreement
 from eva_bench.reporting.figures.costs import draw_costs
 from eva_bench.reporting.figures.layer_maps import draw_layers, draw_rho
 from eva_bench.reporting.figures.rates import draw_rates
@@ -18,7 +19,7 @@ from eva_bench.reporting.figures.training import draw_curves
 from eva_bench.reporting.tables.cells import select
 from eva_bench.reporting.tables.own import own_runs
 from eva_bench.reporting.tables.selection import Selection
-from eva_bench.reporting.tables.spec import read_table
+from eva_bench.reporting.tables.spec import read_table, read_tables
 from eva_bench.system.arguments import Arguments, run_command
 from eva_bench.system.errors import UserError
 from eva_bench.system.paths import CONF
@@ -36,6 +37,7 @@ def drawings(archive: Archive) -> Iterator[Drawing]:
             yield from _comparisons(selection)
         yield from draw_rates(archive, scale)
         yield from draw_rho(archive, scale)
+    yield from filter(None, (draw_agreement(archive, table) for table in read_tables()))
 
 
 def _comparisons(selection: Selection) -> Iterator[Drawing]:

@@ -29,12 +29,10 @@ def build_agreement(table: TableSpec, archive: Archive) -> Table | None:
     Raises:
         UserError: as `select`.
     """
-    if table.agreement is None:
+    sides = sides_of(table, archive)
+    if table.agreement is None or not sides:
         return None
-    sides = [select(archive, table, scale, None) for scale in table.agreement]
-    if not all(side.used for side in sides):
-        return None
-    columns = [c for c in table.score_columns if all(_measured(side, c) for side in sides)]
+    columns = common_columns(table, sides)
     lines = [_line(_title(column, sides), sides, [column]) for column in columns]
     if len(columns) > 1:
         lines.append(_line(f"mean of {len(columns)} tasks", sides, columns))
@@ -46,6 +44,21 @@ def build_agreement(table: TableSpec, archive: Archive) -> Table | None:
         f"{scale}: {origin(s.used)} {conditions(s.used)}" for scale, s in zip(table.agreement, sides, strict=True)
     ]
     return Table(f"{table.name}-agreement", f"{ours}-{theirs}", None, title, header, lines, notes)
+
+
+def sides_of(table: TableSpec, archive: Archive) -> list[Selection]:
+    """The runs at the two scales whose agreement a table asks for; none where it asks for none or one has no runs.
+
+    Raises:
+        UserError: as `select`.
+    """
+    sides = [select(archive, table, scale, None) for scale in table.agreement or ()]
+    return sides if all(side.used for side in sides) else []
+
+
+def common_columns(table: TableSpec, sides: Sequence[Selection]) -> list[Column]:
+    """The columns of scores that every side has measured."""
+    return [column for column in table.score_columns if all(_measured(side, column) for side in sides)]
 
 
 def _title(column: Column, sides: Sequence[Selection]) -> str:
