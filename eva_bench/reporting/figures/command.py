@@ -67,6 +67,7 @@ def write_figures(archive: Archive, folder: Path) -> int:
             for suffix in SUFFIXES:
                 path = folder / f"{drawing.name}{suffix}"
                 drawing.figure.savefig(path, metadata=DATES[suffix])
+                drawing.figure.set_layout_engine("none")  # laid out once, for both formats
                 written.add(path)
     for path in folder.glob("*") if written else ():
         if path.suffix in SUFFIXES and path not in written:
