@@ -6,7 +6,7 @@ import numpy as np
 
 from eva_bench.reporting.archive import Archive
 from eva_bench.reporting.figures.style import Drawing, legend, look, panels
-from eva_bench.reporting.tables.agreement import build_agreement, common_columns, sides_of
+from eva_bench.reporting.tables.agreement import agreement_of, common_columns, correlation_cell, sides_of
 from eva_bench.reporting.tables.spec import TableSpec
 
 
@@ -16,12 +16,12 @@ def draw_agreement(archive: Archive, table: TableSpec) -> Drawing | None:
     Raises:
         UserError: as `select`.
     """
-    built, sides = build_agreement(table, archive), sides_of(table, archive)
+    sides = sides_of(table, archive)
     columns = common_columns(table, sides)
-    if built is None or not columns:
+    if not sides or not columns:
         return None
     figure, axes = panels(len(columns), 3.0, 2.7)
-    for ax, column, line in zip(axes, columns, built.lines, strict=False):  # the last line is the mean of all tasks
+    for ax, column in zip(axes, columns, strict=True):
         for row in table.rows:
             found = [[100 * value for value in side.scores(row, column).values()] for side in sides]
             if all(found):
@@ -29,14 +29,18 @@ def draw_agreement(archive: Archive, table: TableSpec) -> Drawing | None:
                 style = look(row.method)
                 ax.errorbar(x, y, up, across, linestyle="", elinewidth=0.7, alpha=0.9, label=row.title, **style)
         names = [f"scale={side.scale}, %" for side in sides]
-        ax.set(title=f"{column.title}: {line.cells[0].text}", xlabel=names[0], ylabel=names[1])
+        ax.set(
+            title=f"{column.title}: {correlation_cell(agreement_of(sides, [column])).text}",
+            xlabel=names[0],
+            ylabel=names[1],
+        )
     legend(figure, axes)
     ours, theirs = (side.scale for side in sides)
     caption = (
         f"Methods' mean scores at scale={ours} and scale={theirs}, bars: one standard deviation over seeds. "
         "Above a panel: the rank correlation of the means and its 95 % interval."
     )
-    return Drawing(built.file, figure, caption)
+    return Drawing(f"{table.name}-agreement-{ours}-{theirs}", figure, caption)
 
 
 def _deviation(values: list[float]) -> float:

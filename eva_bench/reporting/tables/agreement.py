@@ -71,15 +71,22 @@ def _measured(selection: Selection, column: Column) -> bool:
 
 
 def _line(title: str, sides: Sequence[Selection], columns: Sequence[Column]) -> Line:
-    found = rank_agreement(*(side.statistics_scores(columns, telling=False) for side in sides))
+    found = agreement_of(sides, columns)
     if found is None:
         return Line(title, [Cell() for _ in range(4)])
     cells = [correlation_cell(found), Cell(str(found.methods), found.methods), *map(_number, found.itself)]
     return Line(title, cells)
 
 
-def correlation_cell(found: Agreement) -> Cell:
+def agreement_of(sides: Sequence[Selection], columns: Sequence[Column]) -> Agreement | None:
+    """How alike two sides rank the methods by some columns, also by such that tell little."""
+    return rank_agreement(*(side.statistics_scores(columns, telling=False) for side in sides))
+
+
+def correlation_cell(found: Agreement | None) -> Cell:
     """`0.62 [-0.11, 0.92]`, bold where the interval excludes 0."""
+    if found is None:
+        return Cell()
     if found.low is None or found.high is None:
         return Cell(f"{found.correlation:.2f}", found.correlation)
     text = f"{found.correlation:.2f} [{found.low:.2f}, {found.high:.2f}]"
