@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from eva_bench.records.store import Store
 from eva_bench.settings.spec import RunSpec
@@ -29,13 +30,14 @@ def announced(plan: Plan, specs: Sequence[RunSpec], every_s: float = 1.0) -> Ite
 
 def _announce(cells: Sequence[Cell], remaining: Remaining, done: threading.Event, every_s: float) -> None:
     store = Store(cells[0].spec.where.results_dir)
-    seen = {cell.run_id: _written(store, cell) for cell in cells}
+    by_path = {store.path(cell.spec): cell for cell in cells}  # once: a path holds a hash of all settings
+    seen = {path: _written(path) for path in by_path}
     finished, planned = 0, len(remaining.expected_s)
     while True:
         last = done.wait(every_s)
-        for cell in cells:
-            if (written := _written(store, cell)) != seen[cell.run_id]:
-                seen[cell.run_id] = written
+        for path, cell in by_path.items():
+            if (written := _written(path)) != seen[path]:
+                seen[path] = written
                 if (record := store.read(cell.spec)) is not None:
                     finished += 1
                     score = record.score
@@ -48,7 +50,7 @@ def _announce(cells: Sequence[Cell], remaining: Remaining, done: threading.Event
             return
 
 
-def _written(store: Store, cell: Cell) -> int | None:
+def _written(path: Path) -> int | None:
     with contextlib.suppress(OSError):
-        return store.path(cell.spec).stat().st_mtime_ns
+        return path.stat().st_mtime_ns
     return None
