@@ -82,7 +82,8 @@ def _here(line: str, checkpoint: Path, mirror: Path) -> str:
 
 def in_a_shell(lines: list[str], folder: Path, terminal: bool) -> tuple[int, str]:
     """What a shell shows that is given some lines one after the other; it ends with the first that fails."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "VIRTUAL"))}
+    outside = ("PYTEST", "VIRTUAL", "MAKE", "MFLAGS", "ARGS")  # `make test ARGS=...` is not for the clone's make
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
     environment |= {"WANDB_MODE": "offline", "TERM": "xterm", "COLUMNS": "150"}
     environment |= {"HF_ENDPOINT": "http://127.0.0.1:9"}  # nothing listens there
     command = ["bash", "--norc", "-c", "set -e\n" + "\n".join(lines)]
