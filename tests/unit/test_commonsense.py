@@ -6,6 +6,7 @@ import hashlib
 import json
 from functools import partial
 
+import jinja2
 import pytest
 import torch
 import yaml
@@ -260,6 +261,27 @@ def test_likelihoods_are_those_of_the_tokens_that_training_sees(task, bundle, tm
         assert trained == bundle.processor(f"{text['prompt']} {text['label']}")["input_ids"]
     again = task.evaluate(bundle, asked(lambda *_: None))
     assert again == samples  # read back, not answered again
+
+
+def test_templates_are_compiled_once_and_texts_encoded_once(task, bundle, tmp_path, monkeypatch):
+    compiled, encoded = [], []
+    compile_template, encode = jinja2.Environment.compile, bundle.processor.encode
+
+    def compile_counted(self, source, *args, **kwargs):
+        compiled.append(source)
+        return compile_template(self, source, *args, **kwargs)
+
+    def encode_counted(text, **kwargs):
+        encoded.append(text)
+        return encode(text, **kwargs)
+
+    monkeypatch.setattr(jinja2.Environment, "compile", compile_counted)
+    monkeypatch.setattr(bundle.processor, "encode", encode_counted)
+    rows = [{"set": "boolq", **ROWS["boolq"], "passage": f"Ice is {degrees} degrees cold."} for degrees in range(6)]
+    settings = (eval_settings(batch_size=2, chunk=3), data_settings())
+    task.evaluate(bundle, Evaluation(rows, "commonsense", *settings, tmp_path / "samples.jsonl", lambda *_: None))
+    assert len(compiled) == len(set(compiled))
+    assert len(encoded) == len(set(encoded)) == 6 * 3  # a prompt, alone and with each of two labels
 
 
 def test_a_prompt_longer_than_the_context_loses_its_beginning_and_is_counted(task, bundle, tmp_path):
