@@ -42,7 +42,8 @@ def test_every_result_in_the_readme_is_in_the_tables(scale):
 def test_every_interval_in_the_readme_is_in_the_statistics():
     results = README[README.index("**What it shows**") : README.index("**What it does not show.**")]
     intervals = re.findall(r"[-+]\d+\.\d \[[^]]+\]", results)
-    known = {row["difference to lora [95 %]"] for row in table_of("overall-statistics").values()}
+    tables = [table_of(name) for name in ("overall-statistics", "controls-statistics")]
+    known = {row["difference to lora [95 %]"] for table in tables for row in table.values()}
     assert len(intervals) >= 4 and set(intervals) <= known
     correlations, claims = re.findall(r"-?0\.\d\d \[[^]]+\]", results), (ROOT / "docs/claims.md").read_text()
     assert correlations and all(found in claims for found in correlations)
@@ -79,6 +80,17 @@ def test_the_ablation_on_evas_page_is_the_committed_table():
     table = {row["method"]: (row["loss"].split(" ")[0], row["strict"].split(" ")[0]) for row in measured}
     assert {name for name, *_ in shown} == table.keys()
     assert {name: tuple(values) for name, *values in shown} == {name: table[name] for name, *_ in shown}
+
+
+def test_the_controls_on_evas_page_are_the_committed_tables():
+    page = (ROOT / "docs/methods/eva.md").read_text(encoding="utf-8")
+    section = " ".join(page[page.index("**Is it the size") : page.index("## Without the suite")].split())
+    differences = {name: row["difference to lora [95 %]"] for name, row in table_of("controls-statistics").items()}
+    shown = dict(re.findall(r"\| `(\w+)` \| [^|]+ \| ([^|]+?) \|", section))
+    assert shown == {name: difference for name, difference in differences.items() if name != "lora"}
+    single = {value for row in table_of("controls-differences").values() for value in row.values()}
+    assert set(re.findall(r"\(([-+][^)]+\])\)", section)) <= single
+    assert not {row["verdict"].split(" ")[0] for row in table_of("controls-statistics").values()} - {"undecided", "–"}
 
 
 def test_the_first_screen_says_what_is_needed():
