@@ -186,6 +186,10 @@ ROBERTA = Kind(
      "unk_token": "<unk>", "mask_token": "<mask>"},
     {"add_prefix_space": False}, AutoModelForMaskedLM,
 )  # fmt: skip
+LLAMA3 = Kind(
+    LlamaConfig, {"rope_parameters": LLAMA3_ROPE}, llama3_tokenizer, "PreTrainedTokenizerFast",
+    {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}, {},
+)  # fmt: skip
 KINDS = {
     "smollm2_135m": Kind(
         LlamaConfig,
@@ -211,14 +215,8 @@ KINDS = {
         {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
         {"add_bos_token": True, "add_eos_token": False},
     ),
-    "llama3_1_8b": Kind(
-        LlamaConfig,
-        {"rope_parameters": LLAMA3_ROPE},
-        llama3_tokenizer,
-        "PreTrainedTokenizerFast",
-        {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
-        {},
-    ),
+    "llama3_1_8b": LLAMA3,
+    "llama3_1_70b": LLAMA3,
     "gemma2_9b": Kind(
         Gemma2Config,
         {

@@ -35,7 +35,7 @@ CELLS += [
     for path in (ROOT / "conf/recipe/paper/glue_deberta").iterdir()
 ]
 CELLS += [("small", name, "") for name in TASKS if name.startswith("glue/")]
-CELLS += [("paper", "metaworld/push", "paper/metaworld_blocks")]
+CELLS += [("paper", "metaworld/push", "paper/metaworld_blocks"), ("paper", "math", "paper/math_70b")]
 SHORT = [
     "train.epochs=null",
     "train.steps=2",
@@ -56,9 +56,12 @@ def loader(name: str) -> str:
 
 
 def recipe_of(scale: str, task: str, recipe: str) -> str:
+    """Folder or name of the recipe of a cell: those of GLUE have a file for every task."""
+    if recipe:
+        return recipe.removesuffix(f"/{task.rpartition('/')[2]}")
     family = yaml.safe_load((ROOT / f"conf/task/{task}.yaml").read_text())["family"]
     own = (ROOT / f"conf/recipe/{scale}/{task}.yaml").exists()
-    return recipe.rpartition("/")[0] or f"{scale}/{task if own and family != 'glue' else family}"
+    return f"{scale}/{task if own and family != 'glue' else family}"
 
 
 def cells() -> list:
