@@ -41,12 +41,23 @@ def test_every_result_in_the_readme_is_in_the_tables(scale):
 
 def test_every_interval_in_the_readme_is_in_the_statistics():
     results = README[README.index("**What it shows**") : README.index("**What it does not show.**")]
-    intervals = re.findall(r"[-+]\d+\.\d \[[^]]+\]", results)
-    tables = [table_of(name) for name in ("overall-statistics", "controls-statistics")]
+    intervals = re.findall(r"[-+]\d+\.\d \[[^]]+\]", " ".join(results.split()))
+    tables = [table_of(name) for name in ("overall-statistics", "controls-statistics", "further-statistics")]
     known = {row["difference to lora [95 %]"] for table in tables for row in table.values()}
     assert len(intervals) >= 4 and set(intervals) <= known
     correlations, claims = re.findall(r"-?0\.\d\d \[[^]]+\]", results), (ROOT / "docs/claims.md").read_text()
     assert correlations and all(found in claims for found in correlations)
+
+
+def test_the_further_methods_that_the_readme_calls_behind_are_those_that_differ():
+    bullet = " ".join(README[README.index("* **None of ") : README.index("* **The learning rate matters")].split())
+    further, main = table_of("further-statistics"), table_of("overall-statistics")
+    rows = [row for method, row in further.items() if method not in main]
+    behind = {row["difference to lora [95 %]"] for row in rows if row["verdict"].startswith("different")}
+    assert set(re.findall(r"-\d+\.\d \[[^]]+\]", bullet)) == behind and bullet.startswith(f"* **None of {len(rows)} ")
+    scores = {method: row["GSM8K"].split(" ")[0] for method, row in table_of("further").items()}
+    best = max((score for score in scores.values() if score != "–"), key=float)
+    assert f"(89.7, LoRA {scores['lora']})" in bullet and scores["lora_ga"] == best == "89.7"
 
 
 def test_every_interval_of_the_small_scale_is_in_its_tables():
@@ -91,6 +102,14 @@ def test_the_controls_on_evas_page_are_the_committed_tables():
     single = {value for row in table_of("controls-differences").values() for value in row.values()}
     assert set(re.findall(r"\(([-+][^)]+\])\)", section)) <= single
     assert not {row["verdict"].split(" ")[0] for row in table_of("controls-statistics").values()} - {"undecided", "–"}
+
+
+def test_the_matched_budgets_of_the_pages_are_the_committed_table():
+    scores = {name: row["strict"].split(" ")[0] for name, row in table_of("matched", "pocket-pocket_language").items()}
+    protocol, page = (" ".join((ROOT / f"docs/{name}.md").read_text().split()) for name in ("protocol", "methods/mica"))
+    adalora = f"({scores['adalora, rank 5']} at rank 5, {scores['adalora']} at rank 8, LoRA {scores['lora']})"
+    assert adalora in protocol and f"({scores['mica, rank 21']} at rank 21, {scores['mica']} at rank 8)" in protocol
+    assert f"exact match is {scores['mica']} at rank 8 and {scores['mica, rank 21']} at rank 21" in page
 
 
 def test_the_first_screen_says_what_is_needed():
