@@ -238,6 +238,27 @@ def test_a_table_may_claim_runs_that_vary_a_setting_and_only_that_one():
     assert row(table([small, usual]), "lora")["strict"] == "50.0"  # elsewhere the small rank is somebody's experiment
 
 
+def test_a_task_may_have_settings_that_its_runs_must_have_in_every_row(tmp_path):
+    path = tmp_path / "long.yaml"
+    path.write_text(
+        "title: Long\nmethods: [lora]\nsettings: {gsm8k: {train.steps: 1000}}\ncolumns:\n"
+        "- {task: gsm8k, metric: exact_match_strict, title: strict}\n- {task: math, title: MATH}\n"
+    )
+    settings = {"origins": {"command_line": ["train.steps=1000"]}, "spec": {"train": {"steps": 1000}}}
+    of_math = {"spec": {"task": {"name": "math"}}, "run_id": "math"}
+    records = [
+        record("lora", 0, 0.3),
+        record("lora", 0, 0.9, run_id="long", **settings),
+        record("lora", 0, 0.5, **of_math),
+    ]
+    line = row(table(records, read_table(path)), "lora")
+    assert (line["strict"], line["MATH"]) == ("90.0", "50.0")
+    assert row(table(records), "lora")["strict"] == "30.0"  # elsewhere the long run is an experiment
+    path.write_text(path.read_text().replace("{gsm8k:", "{gsm8:"))
+    with pytest.raises(UserError, match=r"long\.yaml: settings are given for 'gsm8', which no column shows.*'gsm8k'"):
+        read_table(path)
+
+
 def test_an_unknown_metric_fact_or_key_is_named_with_near_matches(tmp_path):
     spec = GSM8K.model_copy(update={"columns": [GSM8K.columns[0].model_copy(update={"metric": "exact_match_strickt"})]})
     with pytest.raises(UserError, match=r"gsm8k\.yaml: unknown metric 'exact_match_strickt'.*'exact_match_strict'"):

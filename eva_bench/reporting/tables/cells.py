@@ -64,7 +64,8 @@ def _collect(archive: Archive, table: TableSpec, scale: str, model: str | None) 
         runs = archive.of(scale, task, model, table.stage)
         selection.aside += sum(run.status == "ok" for run in runs)
         for row in table.rows:
-            wanted[row.title, task] = [r for r in runs if belongs(r, row, free) and r.status in ("ok", "failed")]
+            of_task = table.row_of_task(row, task)
+            wanted[row.title, task] = [r for r in runs if belongs(r, of_task, free) and r.status in ("ok", "failed")]
     if table.best_rate:
         wanted = _at_best_rates(wanted)
     for key, runs in wanted.items():

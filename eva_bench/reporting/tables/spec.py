@@ -113,6 +113,7 @@ class TableSpec(Strict):
     means: list[Mean] = Field(default_factory=list)
     vary: dict[str, Any] = Field(default_factory=dict)
     more_rows: list[Row] = Field(default_factory=list)  # beside those of methods and vary
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)  # task -> what its runs must have, in every row
     published: list[Published] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     reference: str | None = None  # a row of scores that the records keep as <reference>_<metric>, such as an expert's
@@ -135,6 +136,10 @@ class TableSpec(Strict):
             shown = [f"{key.rpartition('.')[2]}={value}" for key, value in settings if isinstance(self.vary[key], list)]
             rows.append(Row(title=", ".join([method, *shown]), method=method, settings=dict(settings)))
         return rows + self.more_rows
+
+    def row_of_task(self, row: Row, task: str) -> Row:
+        """The row with the settings that runs of a task must have."""
+        return row.model_copy(update={"settings": row.settings | self.settings.get(task, {})})
 
     @property
     def score_columns(self) -> list[Column]:
@@ -212,6 +217,9 @@ def _check(table: TableSpec, file: str) -> None:
         if mean.of != "all" and (unknown := set(mean.of) - set(titles)):
             near = did_you_mean(min(unknown), titles)
             raise UserError(f"conf/table/{file}: '{mean.title}' averages an unknown column '{min(unknown)}'.{near}")
+    if unknown := set(table.settings) - set(table.tasks):
+        near = did_you_mean(min(unknown), table.tasks)
+        raise UserError(f"conf/table/{file}: settings are given for '{min(unknown)}', which no column shows.{near}")
     rows = {row.title for row in table.rows} | set(choices("method") if table.further else ())
     for block in table.published:
         if unknown := set(block.methods) - rows:

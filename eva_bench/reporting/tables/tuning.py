@@ -44,8 +44,9 @@ def scores_around(selection: Selection, row: Row) -> list[float | None]:
     for run in selection.runs(row):
         used[run.family].add(run.lr)
     found: list[list[float | None]] = []
+    tried_here = [r for r in selection.tried if belongs(r, selection.table.row_of_task(row, r.task), {RATE})]
     for family, rates in used.items():
-        tried = [run for run in selection.tried if run.family == family and belongs(run, row, {RATE})]
+        tried = [run for run in tried_here if run.family == family]
         tuned = Tuned.of(row.title, tried)
         rate = next(iter(rates))
         found.append([tuned.score(times * rate) if tuned and len(rates) == 1 else None for times in AROUND])
