@@ -42,7 +42,8 @@ def test_every_result_in_the_readme_is_in_the_tables(scale):
 def test_every_interval_in_the_readme_is_in_the_statistics():
     results = README[README.index("**What it shows**") : README.index("**What it does not show.**")]
     intervals = re.findall(r"[-+]\d+\.\d \[[^]]+\]", " ".join(results.split()))
-    tables = [table_of(name) for name in ("overall-statistics", "controls-statistics", "further-statistics")]
+    names = ("overall", "controls", "further", "short", "long")
+    tables = [table_of(f"{name}-statistics") for name in names]
     known = {row["difference to lora [95 %]"] for table in tables for row in table.values()}
     assert len(intervals) >= 4 and set(intervals) <= known
     correlations, claims = re.findall(r"-?0\.\d\d \[[^]]+\]", results), (ROOT / "docs/claims.md").read_text()
@@ -58,6 +59,14 @@ def test_the_further_methods_that_the_readme_calls_behind_are_those_that_differ(
     scores = {method: row["GSM8K"].split(" ")[0] for method, row in table_of("further").items()}
     best = max((score for score in scores.values() if score != "–"), key=float)
     assert f"(89.7, LoRA {scores['lora']})" in bullet and scores["lora_ga"] == best == "89.7"
+
+
+def test_what_the_readme_says_of_longer_training_are_the_committed_tables():
+    section = README[README.index("* **Longer training") : README.index("**What it does not show.**")]
+    tables = [table_of(f"{name}-statistics") for name in ("short", "long")]
+    wanted = [table[method]["difference to lora [95 %]"] for table in tables for method in ("eva", "pissa")]
+    assert re.findall(r"[-+]\d+\.\d \[[^]]+\]", " ".join(section.split())) == wanted
+    assert {row["tasks"] for table in tables for row in table.values()} == {"5"}
 
 
 def test_every_interval_of_the_small_scale_is_in_its_tables():
