@@ -93,24 +93,33 @@ def table_of(name: str, where: str = "pocket") -> dict[str, dict[str, str]]:
 
 def test_the_ablation_on_evas_page_is_the_committed_table():
     page = (ROOT / "docs/methods/eva.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^\| `(\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    shown = re.findall(r"^\| `(\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \| ([^|]+) \|$", page, re.MULTILINE)
     with (ROOT / "results/tables/ablation-pocket-pocket_language.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     measured = [row for row in rows if row["seeds"] not in ("–", "0")]
-    table = {row["method"]: (row["loss"].split(" ")[0], row["strict"].split(" ")[0]) for row in measured}
+    six = {name: row["difference to lora [95 %]"] for name, row in table_of("controls-statistics").items()}
+    table = {r["method"]: (r["loss"].split(" ")[0], r["strict"].split(" ")[0], six[r["method"]]) for r in measured}
     assert {name for name, *_ in shown} == table.keys()
     assert {name: tuple(values) for name, *values in shown} == {name: table[name] for name, *_ in shown}
 
 
 def test_the_controls_on_evas_page_are_the_committed_tables():
     page = (ROOT / "docs/methods/eva.md").read_text(encoding="utf-8")
-    section = " ".join(page[page.index("**Is it the size") : page.index("## Without the suite")].split())
+    begin, end = page.index("## What its parts do"), page.index("## Without the suite")
+    section = " ".join(page[page.index("**Is it the size") : end].split())
     differences = {name: row["difference to lora [95 %]"] for name, row in table_of("controls-statistics").items()}
     shown = dict(re.findall(r"\| `(\w+)` \| [^|]+ \| ([^|]+?) \|", section))
-    assert shown == {name: difference for name, difference in differences.items() if name != "lora"}
+    ablation = set(re.findall(r"^\| `(\w+)`[^|]*\| [\d.]+ \| [\d.]+ \|", page, re.MULTILINE))
+    assert shown.items() <= differences.items() and shown.keys() | ablation == differences.keys()
     single = {value for row in table_of("controls-differences").values() for value in row.values()}
-    assert set(re.findall(r"\(([-+][^)]+\])\)", section)) <= single
-    assert not {row["verdict"].split(" ")[0] for row in table_of("controls-statistics").values()} - {"undecided", "–"}
+    named = set(re.findall(r"\(([-+][^)]+\])\)", " ".join(page[begin:end].split())))
+    assert len(named) >= 6 and named <= single
+    rows = table_of("controls-statistics").items()
+    assert {name for name, row in rows if not row["verdict"].startswith(("undecided", "–"))} == {"eva_whiten"}
+    pairs = table_of("controls-pairs")
+    apart = {frozenset((a, b)) for a, row in pairs.items() for b, text in row.items() if " different" in text}
+    assert "Of the 78 pairs of the other starts four differ" in " ".join(page.split())
+    assert len([pair for pair in apart if "eva_whiten" not in pair]) == 4 and len(pairs) == 14
 
 
 def test_the_matched_budgets_of_the_pages_are_the_committed_table():
